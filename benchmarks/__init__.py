@@ -1,1 +1,2 @@
-"""Commands that print the numbers the docs quote. Each is run as `python -m benchmarks.NAME`."""
+"""Commands that print the numbers the docs quote, and write what is generated. Each is run as
+`python -m benchmarks.NAME`."""

@@ -72,12 +72,12 @@ def scoring(options) -> dict:
 
     @torch.no_grad()
     def whole(batch: Batch, mask: bool) -> torch.Tensor:
-        found = []
+        losses = []
         for one in copies:
             masked = {"attention_mask": batch.attention_mask} if mask else {}
             logits = one(input_ids=batch.input_ids, use_cache=False, **masked).logits[:, :-1]
-            found.append(F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none"))
-        return (found[0] - found[1]) / (2 * STEP)
+            losses.append(F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none"))
+        return (losses[0] - losses[1]) / (2 * STEP)
 
     @torch.no_grad()
     def in_parts(batch: Batch) -> torch.Tensor:

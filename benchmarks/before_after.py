@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
+from benchmarks.demo_corpus.inputs import write_inputs
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import BorrowedConfig, StudyConfig
@@ -35,7 +36,7 @@ from ifguide.runtime.progress import Progress
 from ifguide.selection.algorithm import TAIL, precision_recall
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import describe_treatment, scores_matrix
-from ifguide.study.demo import demo_config, write_inputs
+from ifguide.study.demo import demo_config
 from ifguide.study.folder import cache_dir, list_studies
 from ifguide.study.lineage import Unit, default_setting
 from ifguide.study.pipeline import build, run_study
@@ -141,18 +142,24 @@ def record(study: Study, method: str, budget: float, seed: int, results: Path, j
         build(study, [Unit("selection", name)], progress=Progress())
     if selects and model.name != study.name:
         trained, lent = f"as-{name}", BorrowedConfig(study=study.name, selection=name)
-        how = dataclasses.replace(recipe(study.config, name), selection=f"of-{name}")
-        borrowed, variants = {**model.config.borrowed, f"of-{name}": lent}, {**model.config.variants, trained: how}
+        variant = dataclasses.replace(recipe(study.config, name), selection=f"of-{name}")
+        borrowed, variants = {**model.config.borrowed, f"of-{name}": lent}, {**model.config.variants, trained: variant}
         model = model.change(dataclasses.replace(model.config, borrowed=borrowed, variants=variants))
     build(model, [Unit("evaluate", trained)], progress=Progress())
-    found = {"study": study.name, "method": method, "budget": budget, "training_seed": seed, "settings": settings}
-    found |= measure(model, trained, judge)
+    measurements = {
+        "study": study.name,
+        "method": method,
+        "budget": budget,
+        "training_seed": seed,
+        "settings": settings,
+    }
+    measurements |= measure(model, trained, judge)
     if selects:
-        found |= describe_selection(study, name)
+        measurements |= describe_selection(study, name)
     if method not in (BASE, STEERED):
         shutil.rmtree(model.folder(Unit("suppress", trained)), ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    path.write_text(json.dumps(measurements, indent=1, sort_keys=True) + "\n")
 
 
 def with_training_seed(study: Study, seed: int) -> Study:
@@ -178,14 +185,14 @@ def describe_settings(study: Study, budget: float, second_judge: bool) -> dict:
     tables = config_to_dict(study.config)
     for section in ("compute", "borrowed", "variants", "imported", "description"):
         tables.pop(section)
-    found = {f"{section}.{key}": value for section, table in tables.items() for key, value in table.items()}
-    found.pop("baselines.dpo_learning_rate")  # the method's name has it
+    settings = {f"{section}.{key}": value for section, table in tables.items() for key, value in table.items()}
+    settings.pop("baselines.dpo_learning_rate")  # the method's name has it
     for name in ("corpus.path", "queries.toxic", "queries.safe", "evaluate.prompts", "evaluate.heldout"):
-        found[name] = artifacts.hash_file(Path(study.resolve(found[name])))
-    found["model.source"] = Path(found["model.source"]).name
+        settings[name] = artifacts.hash_file(Path(study.resolve(settings[name])))
+    settings["model.source"] = Path(settings["model.source"]).name
     if budget != 1:
-        found.pop("selection.quantile")  # it follows from the budget
-    return found | {"selection.tail": TAIL, "second judge": second_judge}
+        settings.pop("selection.quantile")  # it follows from the budget
+    return settings | {"selection.tail": TAIL, "second judge": second_judge}
 
 
 def still_holds(before: dict, now: dict) -> bool:
@@ -199,30 +206,32 @@ def measure(study: Study, model: str, judge: Judge | None) -> dict:
     """Toxicity by the study's scorer, and by a second judge, over all prompts and over each half; perplexity."""
     metrics, samples = study.metrics(model) or {}, study.samples(model)
     keys = ("emt", "tp", "perplexity", "n_prompts", "n_samples", "scorer")
-    found = {key: metrics[key] for key in keys if key in metrics}
+    figures = {key: metrics[key] for key in keys if key in metrics}
     halves = samples.groupby("prompt_index")["group"].first() if "group" in samples else None
     scores = {"": scores_matrix(samples)}
     if judge:
         scores["second_"] = scores_matrix(samples.assign(toxicity=judge(samples["completion"].tolist())))
     for prefix, values in scores.items():
-        found |= {f"{prefix}emt": emt(values), f"{prefix}tp": tp(values)}
+        figures |= {f"{prefix}emt": emt(values), f"{prefix}tp": tp(values)}
         for half in sorted(set(halves)) if halves is not None else ():
             rows = values[(halves == half).to_numpy()]
-            found |= {f"{prefix}emt_{half}": emt(rows), f"{prefix}tp_{half}": tp(rows)}
-    return found
+            figures |= {f"{prefix}emt_{half}": emt(rows), f"{prefix}tp_{half}": tp(rows)}
+    return figures
 
 
 def describe_selection(study: Study, name: str) -> dict:
     """What was left out: how much, how it was scored, and how it agrees with the human labels."""
     chosen, corpus = study.selection(name), study.corpus()
-    found = {"tokens": chosen.settings["n_selected"], "share": chosen.settings["n_selected"] / corpus.n_valid}
-    found["treatment"] = describe_treatment(study, name)
+    description = {"tokens": chosen.settings["n_selected"], "share": chosen.settings["n_selected"] / corpus.n_valid}
+    description["treatment"] = describe_treatment(study, name)
     if corpus.in_span is not None:
-        found["precision"], found["recall"] = precision_recall(np.asarray(chosen.mask), corpus.in_span, corpus.valid())
+        description["precision"], description["recall"] = precision_recall(
+            np.asarray(chosen.mask), corpus.in_span, corpus.valid()
+        )
         if chosen.settings["kind"] not in ("random", "oracle", "borrowed"):
             scores, valid = study.scores(chosen.settings["attribution"] or name), corpus.valid()
-            found["average_precision"] = float(average_precision_score(corpus.in_span[valid], scores[valid]))
-    return found
+            description["average_precision"] = float(average_precision_score(corpus.in_span[valid], scores[valid]))
+    return description
 
 
 def read_records(folders: Iterable[Path]) -> pd.DataFrame:
@@ -233,25 +242,25 @@ def read_records(folders: Iterable[Path]) -> pd.DataFrame:
 def show(name: str, results: Path, seeds: list[int], svg: Path | None, half: str = "") -> None:
     """The table over seeds, in Markdown; a difference is paired by seed."""
     names = [f"demo-seed-{seed}" for seed in seeds] if name == "demo" else [name]
-    found = read_records(results / each for each in names)
-    print(table(found, half))
+    records = read_records(results / each for each in names)
+    print(table(records, half))
     if svg:
-        svg.write_text(draw(found, half), encoding="utf-8")
+        svg.write_text(draw(records, half), encoding="utf-8")
 
 
-def table(found: pd.DataFrame, half: str = "") -> str:
+def table(records: pd.DataFrame, half: str = "") -> str:
     """Rows by method and budget; each number is a mean over seeds, with the least and the most of them. A method is
     apart from ours over seeds where all of them are on one side of 0 in "EMT above ours", paired by seed and budget.
 
     Args:
-        found: from `read_records`.
+        records: from `read_records`.
         half: which half of the prompts toxicity is of, `tune` or `report`; empty: all.
     """
     emt_of = f"emt_{half}" if half else "emt"
     second = f"second_{emt_of}"
     pair = ["study", "training_seed"]
-    base = found[found.method == BASE].set_index(pair)
-    rest = found[found.method != BASE].copy()
+    base = records[records.method == BASE].set_index(pair)
+    rest = records[records.method != BASE].copy()
     keys = pd.MultiIndex.from_frame(rest[pair])
     rest["of_base"] = rest[emt_of].to_numpy() / base[emt_of].reindex(keys).to_numpy()
     if second in rest:
@@ -309,11 +318,11 @@ def spread(values: pd.Series, form: str) -> str:
     return form.format(values.mean()) + bounds
 
 
-def draw(found: pd.DataFrame, half: str = "") -> str:
+def draw(records: pd.DataFrame, half: str = "") -> str:
     """The frontier as an SVG file: a point for each method and budget, its means over seeds, a colour for each
     method."""
     emt_of = f"emt_{half}" if half else "emt"
-    means = found.groupby(["method", "budget"])[[emt_of, "perplexity"]].mean()
+    means = records.groupby(["method", "budget"])[[emt_of, "perplexity"]].mean()
     titles = {key: key[0] if key[0] == BASE else f"{key[0]} x{key[1]:g}" for key in means.index}
     points = [
         FrontierPoint(name=titles[key], emt=row[emt_of], perplexity=row["perplexity"]) for key, row in means.iterrows()

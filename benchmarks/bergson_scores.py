@@ -68,10 +68,10 @@ def score(study: Study, checkpoint: str, folder: Path) -> np.ndarray:
     )
     score_config = ScoreConfig(query_path=str(folder / "direction"), token_influence="output")
     score_dataset(index_config, score_config, PreprocessConfig())
-    found, scores = load_scores(folder / "scores"), np.full(study.corpus().n_tokens, np.nan, np.float32)
+    bergson, scores = load_scores(folder / "scores"), np.full(study.corpus().n_tokens, np.nan, np.float32)
     for number in range(len(sequences)):  # row t of a sequence is the loss of its token t + 1
         places = sequences[number].index[1:]
-        rows = found[found.offsets[number] : found.offsets[number + 1]].ravel()
+        rows = bergson[bergson.offsets[number] : bergson.offsets[number + 1]].ravel()
         scores[places[places >= 0]] = rows[places >= 0]
     return scores
 

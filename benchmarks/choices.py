@@ -33,11 +33,11 @@ def main() -> None:
     parser.add_argument("--layers", action="store_true", help="the probe of every layer instead")
     options = parser.parse_args()
     study = Study.open(options.study)
-    known = read_truth(study)
+    marked = read_truth(study)
     if options.layers:
-        print_layers(study, known)
+        print_layers(study, marked)
         return
-    valid, truth = known.valid, known.in_span[known.valid]
+    valid, truth = marked.valid, marked.in_span[marked.valid]
     scores = {kind: np.array(study.scores(kind))[valid] for kind in study.kinds(selecting=True)}
     top = int(TOP * len(truth))
     print(
@@ -51,9 +51,9 @@ def main() -> None:
         print(f"| {name} |", " | ".join(f"{rule(values):,}" for values in scores.values()), "|")
 
 
-def print_layers(study: Study, known: SpanTruth) -> None:
+def print_layers(study: Study, marked: SpanTruth) -> None:
     """Average precision of the probe of each layer, treated as the study treats scores, alone and with influence."""
-    valid, truth = known.valid, known.in_span[known.valid]
+    valid, truth = marked.valid, marked.in_span[marked.valid]
     model, _, device = load_checkpoint(study, study.checkpoint_names()[-1])
     tokens = study.config.compute.tokens_per_batch
     sets = {kind: encoded_queries(study, kind) for kind in ("toxic", "safe")}

@@ -81,7 +81,7 @@ def measure_shape(name: str, lengths: tuple[int, ...], repeats: int) -> dict:
         "position": lambda batches: [position_scores(split, modules, [direction], batch) for batch in batches],
     }
     documents = np.random.default_rng(0).integers(1, vocabulary, size=(max(lengths), LENGTH))
-    found = {"parameters": sum(p.numel() for p in fused.parameters()), "seconds": {}}
+    shape = {"parameters": sum(p.numel() for p in fused.parameters()), "seconds": {}}
     for stage, run in work.items():
         run(as_batches(options, list(documents[: lengths[0]])))  # warm-up
         seconds = {}
@@ -93,8 +93,8 @@ def measure_shape(name: str, lengths: tuple[int, ...], repeats: int) -> dict:
                 run(batches)
                 times.append(time.process_time() - started)
             seconds[n * LENGTH] = round(float(np.median(times)), 4)
-        found["seconds"][stage] = seconds
-    return found
+        shape["seconds"][stage] = seconds
+    return shape
 
 
 def measure(threads: int) -> dict:
@@ -126,16 +126,18 @@ def marginal_rate(seconds: dict) -> float:
     return (points[-1][0] - points[0][0]) / took
 
 
-def print_rates(found: dict) -> None:
+def print_rates(measurements: dict) -> None:
     """Tokens a second, and the same times parameters, which would be one number if a rate fell as 1 / parameters."""
-    print(f"\n{found['machine']}, documents of {found['length']} tokens\n")
-    heads = [f"{name} ({shape['parameters'] / 1e6:.1f}M)" for name, shape in found["shapes"].items()]
+    print(f"\n{measurements['machine']}, documents of {measurements['length']} tokens\n")
+    heads = [f"{name} ({shape['parameters'] / 1e6:.1f}M)" for name, shape in measurements["shapes"].items()]
     print("| tokens/s | " + " | ".join(heads) + " |\n|---|" + "---|" * len(heads))
-    rates = {stage: [marginal_rate(shape["seconds"][stage]) for shape in found["shapes"].values()] for stage in STAGES}
+    rates = {
+        stage: [marginal_rate(shape["seconds"][stage]) for shape in measurements["shapes"].values()] for stage in STAGES
+    }
     for stage, row in rates.items():
         print(f"| {stage} | " + " | ".join(f"{rate:,.0f}" for rate in row) + " |")
     print("\n| 10⁹ parameters · tokens a second | " + " | ".join(heads) + " |\n|---|" + "---|" * len(heads))
-    sizes = [shape["parameters"] for shape in found["shapes"].values()]
+    sizes = [shape["parameters"] for shape in measurements["shapes"].values()]
     for stage, row in rates.items():
         print(f"| {stage} | " + " | ".join(f"{r * n / 1e9:.1f}" for r, n in zip(row, sizes, strict=True)) + " |")
 
@@ -199,10 +201,10 @@ def print_plan(title: str, tokens: float, parameters: float, gpus: int, **settin
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 
-def draw(found: dict, path: Path) -> None:
+def draw(measurements: dict, path: Path) -> None:
     """Two panels, both axes logarithmic: seconds against tokens for one model, seconds a million tokens against
     parameters."""
-    shapes = found["shapes"]
+    shapes = measurements["shapes"]
     tokens = {stage: sorted((int(n), s) for n, s in shapes["demo"]["seconds"][stage].items()) for stage in STAGES}
     sizes = {
         stage: [(s["parameters"], 1e6 / marginal_rate(s["seconds"][stage])) for s in shapes.values()]
@@ -282,15 +284,15 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    found = json.loads(options.source.read_text()) if options.source else measure(options.threads)
+    measurements = json.loads(options.source.read_text()) if options.source else measure(options.threads)
     if not options.source:
-        (RESULTS / "cost.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print_rates(found)
+        (RESULTS / "cost.json").write_text(json.dumps(measurements, indent=1) + "\n", encoding="utf-8")
+    print_rates(measurements)
     print_plan(
         "1B tokens, 160M parameters, 8 GPUs", 1e9, H100_PARAMETERS, 8, checkpoints=4, factor_tokens=1e7, epochs=1
     )
     print_plan("1T tokens, 1B parameters, 512 GPUs", 1e12, 1e9, 512, checkpoints=2, factor_tokens=1e8, epochs=1)
-    draw(found, RESULTS / "cost.svg")
+    draw(measurements, RESULTS / "cost.svg")
 
 
 if __name__ == "__main__":

@@ -99,14 +99,14 @@ def measure_store(study: Study) -> list[tuple]:
         DocumentFilter(sources=("source 3",), lowest=5.0),
         DocumentFilter(only_selected=True, shortest=800),
     )
-    for wanted in filters:
+    for chosen in filters:
         for sort in store.sorts():
             started = time.perf_counter()
-            order = store.order(wanted, sort=sort, descending=True)
+            order = store.order(chosen, sort=sort, descending=True)
             first.append(1000 * (time.perf_counter() - started))
             for start in np.linspace(0, max(0, len(order) - 25), 5).astype(int).tolist():
                 started = time.perf_counter()
-                rows = store.rows(store.order(wanted, sort=sort, descending=True)[start : start + 25])
+                rows = store.rows(store.order(chosen, sort=sort, descending=True)[start : start + 25])
                 read_ahead(corpus, [row["document"] for row in rows], mask)
                 for row in rows:
                     excerpt(corpus, row["document"], centre=row["strongest"], mask=mask)

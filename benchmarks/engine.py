@@ -158,21 +158,21 @@ def measure(options, contenders: dict[str, Callable]) -> dict[str, float]:
                 if options.device != "cpu":
                     torch.cuda.synchronize()
                 taken.append(time.perf_counter() - started)
-    extra = (len(long) - len(short)) * options.length
-    return {name: extra / (min(at_length) - min(at_short)) for name, (at_short, at_length) in seconds.items()}
+    more_tokens = (len(long) - len(short)) * options.length
+    return {name: more_tokens / (min(at_length) - min(at_short)) for name, (at_short, at_length) in seconds.items()}
 
 
 @contextlib.contextmanager
 def known_eigenvectors():
     """Inside the block the factors' eigendecompositions are remembered by size: on both sides they are the same LAPACK
     call, take the same time however many tokens there are, and are left out of the rates."""
-    known: dict[int, torch.Tensor] = {}
+    by_side: dict[int, torch.Tensor] = {}
     find = ekfac.eigenvectors
 
     def remember(matrices: torch.Tensor, names) -> torch.Tensor:
-        if (side := matrices.shape[-1]) not in known:
-            known[side] = find(matrices[:1], names[:1])
-        return known[side].to(matrices).expand_as(matrices)
+        if (side := matrices.shape[-1]) not in by_side:
+            by_side[side] = find(matrices[:1], names[:1])
+        return by_side[side].to(matrices).expand_as(matrices)
 
     with mock.patch.object(ekfac, "eigenvectors", remember):
         yield

@@ -91,13 +91,13 @@ def main() -> None:
                 numbers += ["--device", options.device]
                 command = [sys.executable, "-m", "benchmarks.fit_memory", "--model", source, "--way", way, *numbers]
                 done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True)
-                found = json.loads(done.stdout.splitlines()[-1])
-                base = base or found["over"]
-                allowed = base + found["part"]
+                fit = json.loads(done.stdout.splitlines()[-1])
+                base = base or fit["over"]
+                allowed = base + fit["part"]
                 print(
-                    f"| {shape or options.model.name} | {found['weights']:,} | {way.replace(' 1 parts', ' 1 part')} |"
-                    f" {found['over']:,.0f} | {allowed:,.0f} | {found['over'] / allowed:.2f} | {found['seconds']:.1f} |"
-                    f" {found['most']:,.0f} |",
+                    f"| {shape or options.model.name} | {fit['weights']:,} | {way.replace(' 1 parts', ' 1 part')} |"
+                    f" {fit['over']:,.0f} | {allowed:,.0f} | {fit['over'] / allowed:.2f} | {fit['seconds']:.1f} |"
+                    f" {fit['most']:,.0f} |",
                     flush=True,
                 )
     print(f"\nBar: at most {BAR} of a pass and one part.")
@@ -156,10 +156,10 @@ def decompose_once(seconds: list[float]) -> None:
 
     def eigenvectors(matrices, names):
         started, side = time.monotonic(), matrices.shape[-1]
-        found = torch.eye(side, device=matrices.device).expand_as(matrices) if side in seen else real(matrices, names)
+        vectors = torch.eye(side, device=matrices.device).expand_as(matrices) if side in seen else real(matrices, names)
         seen.add(side)
         seconds[0] += time.monotonic() - started
-        return found
+        return vectors
 
     ekfac.eigenvectors = eigenvectors
 

@@ -87,8 +87,8 @@ def run_parts(parts: list[Part], seconds: float, out: Path) -> dict[str, dict]:
     notes = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     ends = time.monotonic() + seconds
     for part in parts:
-        known, left = notes.get(part.name, {}), ends - time.monotonic()
-        if known.get("state") == DONE and known["command"] == list(part.command):
+        note, left = notes.get(part.name, {}), ends - time.monotonic()
+        if note.get("state") == DONE and note["command"] == list(part.command):
             print(f"{part.name}: done before", flush=True)
             continue
         if left < LEAST_SECONDS:
@@ -106,10 +106,12 @@ def run_part(part: Part, seconds: float) -> dict:
     """Run one part in a session of its own, of which nothing is left when its time is over."""
     started, state = time.monotonic(), DONE
     with (
-        tempfile.TemporaryFile("w+", encoding="utf-8") as said,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as printed,
         tempfile.TemporaryFile("w+", encoding="utf-8") as wrong,
     ):
-        process = subprocess.Popen([sys.executable, *part.command], stdout=said, stderr=wrong, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, *part.command], stdout=printed, stderr=wrong, start_new_session=True
+        )
         try:
             state = FAILED if process.wait(timeout=seconds) else DONE
         except subprocess.TimeoutExpired:
@@ -118,9 +120,9 @@ def run_part(part: Part, seconds: float) -> dict:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        for file in (said, wrong):
+        for file in (printed, wrong):
             file.seek(0)
-        output, errors = said.read(), wrong.read().strip().splitlines()
+        output, errors = printed.read(), wrong.read().strip().splitlines()
     why = {DONE: "", STOPPED: f"after {seconds:,.0f} s", FAILED: errors[-1] if errors else f"exit {process.returncode}"}
     taken = round(time.monotonic() - started, 1)
     return {"state": state, "seconds": taken, "output": output, "error": why[state], "command": list(part.command)}
@@ -159,9 +161,9 @@ def print_rates(device: str, tiny: bool) -> None:
     for dtype in ("float32", "bfloat16"):
         made = []
         for number in steps:  # the first steps are slower
-            how = TrainingConfig(max_steps=number, batch_size=size, dtype=dtype, early_checkpoints=0, save_steps=0)
+            training = TrainingConfig(max_steps=number, batch_size=size, dtype=dtype, early_checkpoints=0, save_steps=0)
             with tempfile.TemporaryDirectory() as folder:
-                made.append(train_model(make_model(options, "sdpa"), None, rows, how, None, Path(folder)))
+                made.append(train_model(make_model(options, "sdpa"), None, rows, training, None, Path(folder)))
         more, longer = made[1].tokens_seen - made[0].tokens_seen, made[1].seconds - made[0].seconds
         print(f"| training, {size} rows of {length} tokens | {dtype} | {more / max(longer, 1e-9):,.0f} |", flush=True)
     tokenizer = SimpleNamespace(eos_token_id=None, decode=lambda ids, **_: "")
@@ -172,8 +174,8 @@ def print_rates(device: str, tiny: bool) -> None:
         model.generation_config.eos_token_id = None  # none ends early
 
         def generate(shard: range, model=model) -> int:
-            found = complete_shard(model, tokenizer, encoded, shard, sampling, lambda _: None, None)
-            return sum(one.n_tokens for one in found)
+            completions = complete_shard(model, tokenizer, encoded, shard, sampling, lambda _: None, None)
+            return sum(one.n_tokens for one in completions)
 
         generate(range(1))  # warm-up
         started = time.perf_counter()
@@ -184,12 +186,12 @@ def print_rates(device: str, tiny: bool) -> None:
     for side in (options.hidden, 2 * options.hidden):
         rows = torch.randn(8, side, side, device=device)
         matrices = rows @ rows.mT
-        for how, at_once in (("one by one", 1), ("together", 8)):
+        for way, at_once in (("one by one", 1), ("together", 8)):
             eigenvectors(matrices[:at_once], [""] * at_once)  # warm-up
             started = time.perf_counter()
             for some in matrices.split(at_once):
                 float(eigenvectors(some, [""] * at_once).sum())  # waits for the card
-            print(f"| {how} | {side:,} | {time.perf_counter() - started:.2f} |", flush=True)
+            print(f"| {way} | {side:,} | {time.perf_counter() - started:.2f} |", flush=True)
 
 
 def main() -> None:

@@ -36,13 +36,13 @@ def room_imports(graph: grimp.ImportGraph, rooms: list[str]) -> dict[str, set[st
     def room_of(module: str) -> str:
         return next((room for room in rooms if module == room or module.startswith(f"{room}.")), "")
 
-    found: dict[str, set[str]] = {room: set() for room in rooms}
+    imports: dict[str, set[str]] = {room: set() for room in rooms}
     for module in graph.modules:
         for target in graph.find_modules_directly_imported_by(module):
             start, end = room_of(module), room_of(target)
             if start and end and start != end:
-                found[start].add(end)
-    return found
+                imports[start].add(end)
+    return imports
 
 
 def leave_out_implied(imports: dict[str, set[str]]) -> dict[str, set[str]]:
@@ -116,12 +116,12 @@ def picture() -> str:
 
 def seconds(*command: str, runs: int = 7) -> float:
     """Median wall-clock time of a command in a new process."""
-    found = []
+    seconds = []
     for _ in range(runs):
         started = time.perf_counter()
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-        found.append(time.perf_counter() - started)
-    return sorted(found)[runs // 2]
+        seconds.append(time.perf_counter() - started)
+    return sorted(seconds)[runs // 2]
 
 
 def measure() -> dict[str, str]:
@@ -135,7 +135,7 @@ def measure() -> dict[str, str]:
     texts = {path.relative_to(ROOT): path.read_text(encoding="utf-8") for path in everything}
     lines = {path: text.splitlines() for path, text in texts.items()}
     longest = max(lines, key=lambda path: len(lines[path]))
-    package = sum(len(found) for path, found in lines.items() if path.parts[0] in ("ifguide", "pages"))
+    package = sum(len(text) for path, text in lines.items() if path.parts[0] in ("ifguide", "pages"))
     entries = [path for path in (ROOT / "ifguide").iterdir() if path.name != "__pycache__"]
     return {
         "entries at the top of ifguide/": f"{len(entries)}",
@@ -143,7 +143,7 @@ def measure() -> dict[str, str]:
         "imports that run back up a floor": f"{sum(place[a] >= place[b] for a in rooms for b in imports[a])}",
         "Python lines in ifguide/ and pages/": f"{package:,}",
         "longest Python file": f"{len(lines[longest])} ({longest})",
-        "lines over 120 characters": f"{sum(len(line) > 120 for found in lines.values() for line in found)}",
+        "lines over 120 characters": f"{sum(len(line) > 120 for text in lines.values() for line in text)}",
         "formatting switched off": f"{sum(text.count('fmt: ' + 'skip') for text in texts.values())}",
         "`ifguide --help`, median of 7": f"{seconds(sys.executable, '-m', 'ifguide', '--help'):.2f} s",
         "`import ifguide`, median of 7, less an empty interpreter": (

@@ -102,8 +102,8 @@ def _finish(study: Study, unit: Unit, files: dict[str, bytes | None]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
         (folder / file).write_bytes(content or b"made up")
-    found = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != artifacts.MANIFEST)
-    sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in found}
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != artifacts.MANIFEST)
+    sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in paths}
     artifacts.write_json(
         folder / artifacts.MANIFEST,
         {

@@ -68,16 +68,16 @@ class Load:
 
 def memory_of(process: int) -> int:
     """Bytes that a process and its children hold."""
-    found = psutil.Process(process)
-    return sum(p.memory_info().rss for p in (found, *found.children(recursive=True)))
+    parent = psutil.Process(process)
+    return sum(p.memory_info().rss for p in (parent, *parent.children(recursive=True)))
 
 
 def cpu_of(*processes: int) -> float:
     """Processor seconds that processes and their children have used so far."""
     total = 0.0
     for number in processes:
-        found = psutil.Process(number)
-        for process in (found, *found.children(recursive=True)):
+        parent = psutil.Process(number)
+        for process in (parent, *parent.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 total += sum(process.cpu_times()[:2])
     return total

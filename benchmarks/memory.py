@@ -61,12 +61,12 @@ def main() -> None:
         n_parameters = sum(p.numel() for p in model.parameters())
         n_tracked = sum(v.numel() for v in direction.values())
         del model, direction
-        found = {}
+        peaks = {}
         for way in TRAINING_WAYS if options.training else WAYS:
             command = [sys.executable, "-m", "benchmarks.memory", *sys.argv[1:], "--way", way, "--folder", folder]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            found[way] = json.loads(done.stdout.splitlines()[-1])
-    base = next(iter(found.values())) if options.training else found["forward"]
+            peaks[way] = json.loads(done.stdout.splitlines()[-1])
+    base = next(iter(peaks.values())) if options.training else peaks["forward"]
     print(
         f"\nGPT-NeoX, {n_parameters:,} parameters ({n_tracked:,} in v), vocabulary {options.vocab:,}, batches of"
         f" {options.batch} x {options.length} tokens, float32, {options.device}, torch {torch.__version__}; {LOGITS}"
@@ -74,7 +74,7 @@ def main() -> None:
     )
     if options.training:
         print("| training with | peak, own memory (MiB) | ratio | seconds a step | ratio |\n|---|---|---|---|---|")
-        for way, peak in found.items():
+        for way, peak in peaks.items():
             sizes = f"{peak['own']:,.0f} | {peak['own'] / base['own']:.2f}"
             print(f"| {way} | {sizes} | {peak['seconds']:.2f} | {peak['seconds'] / base['seconds']:.2f} |")
         return
@@ -82,7 +82,7 @@ def main() -> None:
         "| what | peak, own memory (MiB) | ratio to the forward pass | peak, resident (MiB) | ratio"
         " |\n|---|---|---|---|---|"
     )
-    for way, peak in found.items():
+    for way, peak in peaks.items():
         print(
             f"| {way} | {peak['own']:,.0f} | {peak['own'] / base['own']:.2f} | {peak['resident']:,.0f} |"
             f" {peak['resident'] / base['resident']:.2f} |"
@@ -115,13 +115,13 @@ def train(options) -> float:
     from ifguide.training import objective, trainer
     from ifguide.training.train import train_model
 
-    how = dict(TRAINING_WAYS[options.way])
-    if not how.pop("parts", False):
+    settings = dict(TRAINING_WAYS[options.way])
+    if not settings.pop("parts", False):
         objective.LOGITS_AT_ONCE = trainer.LOGITS_AT_ONCE = 1 << 62
     model = load_model(str(options.folder), device=options.device)
     rows = [{"input_ids": ids, "labels": ids} for ids in make_documents(options, 3 * options.batch)]
     ends: list[float] = []
-    training = TrainingConfig(epochs=1.0, batch_size=options.batch, save_steps=0, **how)
+    training = TrainingConfig(epochs=1.0, batch_size=options.batch, save_steps=0, **settings)
     with tempfile.TemporaryDirectory() as folder:
         take = trainer.PenalisedTrainer.compute_loss
         trainer.PenalisedTrainer.compute_loss = lambda *a, **k: ends.append(time.monotonic()) or take(*a, **k)
@@ -135,8 +135,8 @@ def _forward(model, batch, positions: int = 128) -> torch.Tensor:
     head, targets = model.get_output_embeddings(), batch.targets.flatten()
     return torch.cat(
         [
-            F.cross_entropy(head(some).float(), wanted, reduction="none")
-            for some, wanted in zip(hidden.split(positions), targets.split(positions), strict=True)
+            F.cross_entropy(head(some).float(), expected, reduction="none")
+            for some, expected in zip(hidden.split(positions), targets.split(positions), strict=True)
         ]
     )
 

@@ -126,31 +126,31 @@ def format_families(families: list[Family]) -> str:
         "position, sums",
     )
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for found in families:
-        facts = found.facts
+    for family in families:
+        facts = family.facts
         cells = (
-            f"`{found.kind}`",
+            f"`{family.kind}`",
             facts.family,
             f"{facts.tracked_share:.1%}",
-            "forward mode" if found.judge == "jvp" else "half the step",
+            "forward mode" if family.judge == "jvp" else "half the step",
             "kept apart" if facts.packs else "refused",
-            f"r = {found.correlation:.7f}, {found.error:.0e}",
-            f"{found.position:.0e}",
+            f"r = {family.correlation:.7f}, {family.error:.0e}",
+            f"{family.position:.0e}",
         )
         lines.append("| " + " | ".join(cells) + " |")
-    said = [f"- `{found.kind}`: {line}" for found in families for line in found.refused]
-    return "\n".join([*lines, "", "Refused by `ifguide new`, in one line each:", "", *said])
+    refusals = [f"- `{family.kind}`: {line}" for family in families for line in family.refused]
+    return "\n".join([*lines, "", "Refused by `ifguide new`, in one line each:", "", *refusals])
 
 
 def main() -> None:
     """Print the table, or write it into a page."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    found = []
+    families = []
     for kind in FAMILIES:
         with tempfile.TemporaryDirectory() as folder:
-            found.append(measure(kind, Path(folder)))
-        print(f"{kind}: r = {found[-1].correlation:.7f}", file=sys.stderr, flush=True)
-    table = format_families(found)
+            families.append(measure(kind, Path(folder)))
+        print(f"{kind}: r = {families[-1].correlation:.7f}", file=sys.stderr, flush=True)
+    table = format_families(families)
     if len(sys.argv) < 2:
         print(table)
         return

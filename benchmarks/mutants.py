@@ -91,7 +91,7 @@ class Mutant:
 
 def find_mutants(tree: ast.Module) -> list[Mutant]:
     """Every change to a module, in the order of its lines."""
-    found = []
+    mutants = []
     for parent, node in _changeable(tree):
         for kind, whole, place, name, new in _changes(parent, node):
             before = ast.unparse(whole)
@@ -103,8 +103,8 @@ def find_mutants(tree: ast.Module) -> list[Mutant]:
                 after = f"not ({before})"
             apply = lambda place=place, name=name, new=new: setattr(place, name, new)  # noqa: E731
             line = getattr(node, "lineno", getattr(whole, "lineno", 0))
-            found.append(Mutant(line=line, before=before, after=after, kind=kind, apply=apply))
-    return sorted(found, key=lambda mutant: mutant.line)
+            mutants.append(Mutant(line=line, before=before, after=after, kind=kind, apply=apply))
+    return sorted(mutants, key=lambda mutant: mutant.line)
 
 
 def _changeable(tree: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
@@ -270,24 +270,24 @@ def main() -> None:
         if run_tests(module, None, 600) != "survived":
             sys.exit(f"error: expected the tests of {module} to pass on the unchanged module; fix them first")
         limit = 20 + 5 * (time.monotonic() - started)
-        found = Counter()
+        outcomes = Counter()
         for number, mutant in enumerate(mutants):
             result = run_tests(module, mutant, limit)
-            found[result] += 1
+            outcomes[result] += 1
             if result == "survived":
                 survivors.append((module, mutant))
             print(
-                f"\r{module}: {number + 1} of {len(mutants)}, {found['survived']} survived ",
+                f"\r{module}: {number + 1} of {len(mutants)}, {outcomes['survived']} survived ",
                 end="",
                 file=sys.stderr,
                 flush=True,
             )
         print(file=sys.stderr)
-        killed = len(mutants) - found["survived"]
+        killed = len(mutants) - outcomes["survived"]
         passed &= killed >= BAR * len(mutants)
         seconds = time.monotonic() - started
         rows.append(
-            f"| `{module}` | {n_all} | {len(mutants)} | {killed} | {found['too slow']} | {found['survived']} |"
+            f"| `{module}` | {n_all} | {len(mutants)} | {killed} | {outcomes['too slow']} | {outcomes['survived']} |"
             f" {killed / len(mutants):.1%} | {seconds:.0f} |"
         )
     print("| module | mutants | tried | noticed | of these, never ended | survived | share noticed | seconds |")

@@ -37,11 +37,11 @@ def main() -> None:
     stages = study_status(study)["stages"]
     print("| stage | planned | took | ratio | planned memory | took | ratio |\n|" + "---|" * 7)
     ratios = []
-    for stage, found in stages.items():
-        seconds = found["planned_seconds"], found["seconds"]
+    for stage, record in stages.items():
+        seconds = record["planned_seconds"], record["seconds"]
         if max(seconds) < LEAST_SECONDS:
             continue
-        memory = [found["planned_peak"] / 1e9, found["peak"] / 1e9]
+        memory = [record["planned_peak"] / 1e9, record["peak"] / 1e9]
         both = [took / planned if planned else 0.0 for planned, took in (seconds, memory)]
         ratios += [ratio for ratio in both if ratio]
         cells = (f"{seconds[0]:.1f} s", f"{seconds[1]:.1f} s", f"{both[0]:.2f}")

@@ -72,12 +72,12 @@ def query_losses(study: Study, source: str) -> dict[str, float]:
 
 def save(study: Study, name: str, kind: str, settings: dict) -> None:
     """Save a selection, a random one too."""
-    unit, wanted = Unit("selection", name), dataclasses.replace(study.config.selection, **settings)
-    flat = {f"selection.{k}": v for k, v in config_to_dict(wanted).items() if k != "controls"} | {"kind": kind}
+    unit, selection = Unit("selection", name), dataclasses.replace(study.config.selection, **settings)
+    flat = {f"selection.{k}": v for k, v in config_to_dict(selection).items() if k != "controls"} | {"kind": kind}
     with artifacts.building(
         study.folder(unit), stage="selection", inputs=inputs_of(study, unit), config=flat
     ) as folder:
-        write_selection(compute_selection(study, wanted, name=name, kind=kind), folder)
+        write_selection(compute_selection(study, selection, name=name, kind=kind), folder)
 
 
 def correlate(x: list[float], y: list[float]) -> dict:
@@ -148,11 +148,11 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory(prefix="ifguide-prediction-") as folder:
         shutil.copytree(study.root, Path(folder) / study.name)
-        found = measure(Study.open(study.name, Path(folder)))
+        measured = measure(Study.open(study.name, Path(folder)))
     if options.out:
-        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     print("\n| Spearman's rank correlation (descriptive) | rho | models |\n|---|---|---|")
-    for name, c in found["correlation"].items():
+    for name, c in measured["correlation"].items():
         print(f"| {name.replace('_', ' ')} | {c['rho']:+.2f} | {c['n']} |")
 
 

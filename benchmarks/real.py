@@ -33,11 +33,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.pipeline import make_pipeline, make_union
 
 from benchmarks.before_after import RESULTS, Judge, run_all, show
+from benchmarks.demo_corpus.model import demo_model_config, train_tokenizer
 from benchmarks.spans import read_truth
 from ifguide.config.attributions import KINDS
 from ifguide.config.io import override, read_config, write_config
 from ifguide.data import query_sources
-from ifguide.data.demo.model import demo_model_config, train_tokenizer
 from ifguide.data.query_sources import letters
 from ifguide.selection.algorithm import precision_recall
 from ifguide.study.folder import cache_dir
@@ -137,9 +137,9 @@ def fit_judge(data: Path, inputs: Path) -> Judge:
     no query and no corpus, toxic against neutral, by logistic regression. Says how it agrees with Perspective."""
     rows = [json.loads(line) for file in ("corpus", "toxic", "safe") for line in (inputs / f"{file}.jsonl").open()]
     texts = (row.get("text") or f"{row['prompt']}{row.get('completion', '')}" for row in rows)
-    known = "\n".join(map(letters, texts))
+    in_corpus = "\n".join(map(letters, texts))
     pairs = [pair for pair in read_pairs(data / "paradetox.tsv") if all(pair)]
-    pairs = [pair for pair in pairs if not any(letters(text) in known for text in pair)]
+    pairs = [pair for pair in pairs if not any(letters(text) in in_corpus for text in pair)]
     features = make_union(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=3),
@@ -178,7 +178,7 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
     passages = [json.loads(line)["text"] for line in (options.data / "boolq_passages.jsonl").open(encoding="utf-8")]
     with (options.data / "toxic_spans_train.csv").open(encoding="utf-8", newline="") as stream:
         posts = [(row["text"], ast.literal_eval(row["spans"])) for row in csv.DictReader(stream)]
-    known = "\n".join(letters(text) for text, _ in posts) if options.sentences else ""
+    in_posts = "\n".join(letters(text) for text, _ in posts) if options.sentences else ""
     posts = [(text, places) for text, places in posts if places]
     draw.shuffle(passages)
     draw.shuffle(posts)
@@ -187,7 +187,7 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
         for i, text in enumerate(passages[: options.passages])
     ]
     if options.sentences:
-        corpus += read_sentences(options.data / "paradetox.tsv", known, options.sentences, draw)
+        corpus += read_sentences(options.data / "paradetox.tsv", in_posts, options.sentences, draw)
     else:
         corpus += [
             {"id": f"post-{i:05d}", "source": "Civil Comments post", "text": text, "spans": ranges(places)}
@@ -222,9 +222,9 @@ def read_pairs(path: Path) -> list[list[str]]:
     return list(query_sources.read_rewrites(str(path), "toxic", "neutral1"))
 
 
-def read_sentences(path: Path, known: str, count: int, draw: random.Random) -> list[dict]:
-    """`count` toxic sentences and twice as many neutral ones, of other pairs; none is in the text `known`."""
-    pairs = [pair for pair in read_pairs(path) if all(pair) and not any(letters(text) in known for text in pair)]
+def read_sentences(path: Path, in_corpus: str, count: int, draw: random.Random) -> list[dict]:
+    """`count` toxic sentences and twice as many neutral ones, of other pairs; none is in the text `in_corpus`."""
+    pairs = [pair for pair in read_pairs(path) if all(pair) and not any(letters(text) in in_corpus for text in pair)]
     draw.shuffle(pairs)
     corpus = []
     for number, (toxic, neutral) in enumerate(pairs[: 3 * count]):
@@ -236,11 +236,11 @@ def read_sentences(path: Path, known: str, count: int, draw: random.Random) -> l
 
 def read_rewrites(path: Path, corpus: list[dict]) -> list[tuple[str, str, str]]:
     """Pairs as `ifguide.data.query_sources.split_rewrite` cuts them, of which no sentence is in the corpus."""
-    known = "\n".join(letters(row["text"]) for row in corpus)
+    in_corpus = "\n".join(letters(row["text"]) for row in corpus)
     pairs = []
     for sentences in read_pairs(path):
         pair = query_sources.split_rewrite(*sentences)
-        if pair and not any(letters(sentence) in known for sentence in sentences):
+        if pair and not any(letters(sentence) in in_corpus for sentence in sentences):
             pairs.append(pair)
     return pairs
 
@@ -256,13 +256,13 @@ def write_shape(folder: Path, corpus: Path, shape: str) -> None:
 
 def ranges(places: list[int]) -> list[list[int]]:
     """Character indexes as [start, end) ranges."""
-    found: list[list[int]] = []
+    runs: list[list[int]] = []
     for place in sorted(set(places)):
-        if found and found[-1][1] == place:
-            found[-1][1] = place + 1
+        if runs and runs[-1][1] == place:
+            runs[-1][1] = place + 1
         else:
-            found.append([place, place + 1])
-    return found
+            runs.append([place, place + 1])
+    return runs
 
 
 def write(path: Path, rows: list[dict]) -> None:
@@ -275,8 +275,8 @@ def write(path: Path, rows: list[dict]) -> None:
 def print_found(study: Study) -> None:
     """Top documents and agreement with the human spans."""
     corpus = study.corpus()
-    known = read_truth(study)
-    valid, truth, toxic, owner, inside = known.valid, known.in_span, known.toxic, known.owner, known.inside
+    marked = read_truth(study)
+    valid, truth, toxic, owner, inside = marked.valid, marked.in_span, marked.toxic, marked.owner, marked.inside
     print(
         f"\n{corpus.n_documents:,} documents ({toxic.sum():,} with spans), {corpus.n_tokens:,} tokens, {truth.sum():,}"
         f" in spans; checkpoints: {', '.join(study.checkpoint_names())}"
@@ -309,10 +309,10 @@ def print_found(study: Study) -> None:
         )
         print("rank  document     source               hits  with spans")
         for rank, document in enumerate(selection.order[:10], 1):
-            found = corpus.document(int(document))
+            shown = corpus.document(int(document))
             print(
-                f"{rank:>4}  {found.id:<12} {found.source:<20} {selection.count_above[document]:>4} "
-                f" {'yes' if found.spans else 'no'}"
+                f"{rank:>4}  {shown.id:<12} {shown.source:<20} {selection.count_above[document]:>4} "
+                f" {'yes' if shown.spans else 'no'}"
             )
 
 

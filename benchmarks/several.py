@@ -146,7 +146,7 @@ def print_forward_differences(model, modules, direction, batches) -> None:
     for factor in (1 / 16, 1 / 4, 1, 4):
         moved = CentralDifference(model, modules, direction, chosen.epsilon * factor)
         split = SplitModel.of(model)
-        found = np.concatenate(
+        rounded = np.concatenate(
             [
                 ((moved._at(b, moved.epsilon, split) - zero._at(b, 0.0, split)) / moved.epsilon)[b.targets != -100]
                 .detach()
@@ -154,7 +154,7 @@ def print_forward_differences(model, modules, direction, batches) -> None:
                 for b in batches
             ]
         )
-        print(f"| {factor:g} | {1 - np.corrcoef(exact, found)[0, 1]:.1e} |")
+        print(f"| {factor:g} | {1 - np.corrcoef(exact, rounded)[0, 1]:.1e} |")
 
 
 if __name__ == "__main__":

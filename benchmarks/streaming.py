@@ -69,7 +69,7 @@ def measure(millions: float) -> dict:
     from ifguide.training.rows import trim_row
 
     n_documents = int(millions * 1e6) // DOCUMENT_TOKENS
-    found = {"tokens": n_documents * DOCUMENT_TOKENS}
+    figures = {"tokens": n_documents * DOCUMENT_TOKENS}
     torch.ones(8, 8) @ torch.ones(8, 8)  # what the first product loads is not the corpus's
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -78,7 +78,7 @@ def measure(millions: float) -> dict:
             started = time.monotonic()
             with Peak() as peak:
                 work()
-            found[title] = {"MB": round(peak.grown, 1), "seconds": round(time.monotonic() - started, 1)}
+            figures[title] = {"MB": round(peak.grown, 1), "seconds": round(time.monotonic() - started, 1)}
 
         def write() -> None:
             tokens, offsets = (
@@ -133,7 +133,7 @@ def measure(millions: float) -> dict:
                 trim_row(rows[row])
 
         step("cut training rows", read_rows)
-    return found
+    return figures
 
 
 SHARD_ROWS = 20_000
@@ -194,10 +194,10 @@ def measure_reading(gigabytes: float) -> None:
             first = Path(place) / name
             n_bytes, runs = write_shard(first), []
             n_shards = max(1, round(gigabytes * 1e9 / n_bytes))
-            for wanted in (max(1, n_shards // 10), n_shards):
-                folder = Path(place) / str(wanted)
+            for count in (max(1, n_shards // 10), n_shards):
+                folder = Path(place) / str(count)
                 folder.mkdir(exist_ok=True)
-                for number in range(wanted):
+                for number in range(count):
                     shutil.copyfile(first, folder / f"{number:05d}-{name}")
                 command = [sys.executable, "-m", "benchmarks.streaming", "--read-folder", str(folder)]
                 runs.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))

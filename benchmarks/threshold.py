@@ -47,13 +47,13 @@ def draw_releases(n_valid: int, n_tail: int, seed: int = 0) -> list[dict]:
     """Settings as a person would try them: tokens above log-uniform over the tail, windows 0 to 5, two thirds with a
     budget, log-uniform from a twentieth of what the threshold takes to twice that."""
     draw = np.random.default_rng(seed)
-    found = []
+    choices = []
     for number in range(N_RELEASES):
         n_above = int(np.exp(draw.uniform(np.log(max(10, n_valid // 1_000_000)), np.log(n_tail))))
         window = int(draw.integers(0, 6))
         budget = int(n_above * (1 + window) * np.exp(draw.uniform(np.log(0.05), np.log(2)))) if number % 3 else 0
-        found.append({"tokens_above": n_above, "window": window, "max_tokens": budget})
-    return found
+        choices.append({"tokens_above": n_above, "window": window, "max_tokens": budget})
+    return choices
 
 
 def measure_build(root: Path) -> dict:
@@ -85,14 +85,14 @@ def measure_saving(root: Path) -> dict:
 
     def corrected() -> Selection:
         made = compute_selection(study, large, name="saved", kind="influence")
-        apply_verdicts(made.mask, corpus, verdicts, mask := memory_maps.zeros(corpus.n_tokens, bool, root))
+        mask = apply_verdicts(made.mask, corpus, verdicts, out=memory_maps.zeros(corpus.n_tokens, bool, root)).mask
         return replace(made, mask=mask)
 
     def rival() -> Selection:
         choice = read_choice(large, large, corpus.n_valid, lambda kind: 0)
         return select_best(study, "saved", "rival", study.scores("own_loss"), choice)
 
-    made = [partial(compute_selection, study, how, name="saved", kind="influence") for how in (large, small)]
+    made = [partial(compute_selection, study, choice, name="saved", kind="influence") for choice in (large, small)]
     made.append(partial(compute_selection, study, large, name="saved", kind="random"))
     with Memory() as memory:
         for make in (*made, corrected, rival):
@@ -116,17 +116,17 @@ def measure_releases(root: Path) -> dict:
         opened = time.perf_counter() - started
         seconds, errors, rows = [], [], []
         for settings in draw_releases(index.n_valid, index.n_tail):
-            found = index.resolve(settings)
-            seconds.append(found.seconds)
-            guess = np.interp(found.n_above, preview.tokens_above[: len(covered)], covered[:, settings["window"]])
-            budget = settings["max_tokens"] or int(found.covered.sum())
-            errors.append(abs(min(guess, budget) - found.n_selected) / budget)
+            resolved = index.resolve(settings)
+            seconds.append(resolved.seconds)
+            guess = np.interp(resolved.n_above, preview.tokens_above[: len(covered)], covered[:, settings["window"]])
+            budget = settings["max_tokens"] or int(resolved.covered.sum())
+            errors.append(abs(min(guess, budget) - resolved.n_selected) / budget)
             rows.append(
                 {
                     "settings": settings,
-                    "n_above": found.n_above,
-                    "n_selected": found.n_selected,
-                    "seconds": found.seconds,
+                    "n_above": resolved.n_above,
+                    "n_selected": resolved.n_selected,
+                    "seconds": resolved.seconds,
                 }
             )
         checked = 0
@@ -147,14 +147,16 @@ def measure_releases(root: Path) -> dict:
 
 def _is_bit_equal(study: Study, index: ScoreIndex, settings: dict) -> bool:
     corpus, scores = study.corpus(), np.asarray(study.scores("own_loss"))
-    found, valid = index.resolve(settings), corpus.valid()
-    ranking = rank_documents(scores, corpus.offsets, valid, found.threshold, corpus.id_rank)
+    resolved, valid = index.resolve(settings), corpus.valid()
+    ranking = rank_documents(scores, corpus.offsets, valid, resolved.threshold, corpus.id_rank)
     mask = select_tokens(
         scores, corpus.offsets, valid, ranking, window=settings["window"], max_tokens=settings["max_tokens"]
     )
-    same = (index.mask(found) == mask).all() and (ranking.order == found.ranking.order).all()
+    same = (index.mask(resolved) == mask).all() and (ranking.order == resolved.ranking.order).all()
     return bool(
-        same and ranking.sum_above.tobytes() == found.ranking.sum_above.tobytes() and mask.sum() == found.n_selected
+        same
+        and ranking.sum_above.tobytes() == resolved.ranking.sum_above.tobytes()
+        and mask.sum() == resolved.n_selected
     )
 
 
@@ -180,9 +182,9 @@ def measure_size(cache: Path, n_tokens: int, browser: bool) -> None:
     saved = in_own_process("saving", study.root)
     if scanned["digests"] != saved["digests"]:
         raise SystemExit("the index selects other tokens than reading all scores does")
-    for how, one in (("by reading all scores", scanned), ("through the index", saved)):
+    for way, one in (("by reading all scores", scanned), ("through the index", saved)):
         times = ", ".join(f"{value:.1f}" for value in one["seconds"])
-        what = f"save 1%, 0.2% with windows, at random, corrected, a rival's, {how} ({times} s): most RSS (private)"
+        what = f"save 1%, 0.2% with windows, at random, corrected, a rival's, {way} ({times} s): most RSS (private)"
         value = f"{one['rss']:.2f} GiB ({one['private']:.2f})"
         print_row(size, what, value, f"<= {SAVE_GIB:g} GiB", one["rss"] / SAVE_GIB)
     rate = n_tokens / built["seconds"]
@@ -201,8 +203,8 @@ def measure_size(cache: Path, n_tokens: int, browser: bool) -> None:
         print_row(
             size, "index size, share of the float32 scores", f"{share:.1%}", f"<= {BUILD_SIZE:.0%}", share / BUILD_SIZE
         )
-    found = in_own_process("releases", study.root)
-    seconds = np.array(found["seconds"])
+    releases = in_own_process("releases", study.root)
+    seconds = np.array(releases["seconds"])
     p50, p95 = np.quantile(seconds, [0.5, 0.95])
     print_row(
         size,
@@ -214,31 +216,31 @@ def measure_size(cache: Path, n_tokens: int, browser: bool) -> None:
     print_row(
         size,
         "open the index and read its preview and words",
-        f"{found['open'] * 1e3:.0f} ms",
+        f"{releases['open'] * 1e3:.0f} ms",
         f"<= {bars['open'] * 1e3:g} ms",
-        found["open"] / bars["open"],
+        releases["open"] / bars["open"],
     )
     print_row(
         size,
         "preview error, most, share of the budget",
-        f"{max(found['errors']):.3%}",
+        f"{max(releases['errors']):.3%}",
         f"<= {PREVIEW:.1%}",
-        max(found["errors"]) / PREVIEW,
+        max(releases["errors"]) / PREVIEW,
     )
     print_row(
         size,
         "index in use, most RSS (private)",
-        f"{found['rss']:.2f} GiB ({found['private']:.2f})",
+        f"{releases['rss']:.2f} GiB ({releases['private']:.2f})",
         f"<= {APP_GIB:g} GiB",
-        found["rss"] / APP_GIB,
+        releases["rss"] / APP_GIB,
     )
-    if found["checked"]:
+    if releases["checked"]:
         print_row(
             size,
             "of these, bit-equal to ifguide.selection.algorithm",
-            f"{found['checked']} of {N_RELEASES}",
+            f"{releases['checked']} of {N_RELEASES}",
             f"{N_RELEASES}",
-            N_RELEASES / max(found["checked"], 1e-9),
+            N_RELEASES / max(releases["checked"], 1e-9),
         )
     os.sync()  # what was written is on the disk before the pages are timed
     if browser and importlib.util.find_spec("benchmarks.threshold_browser"):

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from benchmarks.demo_corpus.model import demo_model_config, train_tokenizer
 from ifguide.cli.analyse import format_rankings
 from ifguide.cli.terminal import TerminalSink, format_table
 from ifguide.config.schema import StudyConfig
-from ifguide.data.demo.model import demo_model_config, train_tokenizer
 from ifguide.runtime.progress import Progress
 from ifguide.selection.algorithm import precision_recall
 from ifguide.study import pipeline
@@ -128,15 +128,15 @@ def describe_tokens(study: Study) -> str:
     corpus = study.corpus()
     offsets, scores, in_span = np.asarray(corpus.offsets), np.asarray(study.scores()), np.asarray(corpus.in_span)
     queried = {json.loads(line)["prompt"] for line in (study.root / "inputs" / "wrong.jsonl").read_text().splitlines()}
-    found: dict[str, list[int]] = {"in the queries": [], "not in the queries": []}
+    by_answer: dict[str, list[int]] = {"in the queries": [], "not in the queries": []}
     for number in range(corpus.n_documents):
         text, (first, stop) = corpus.document(number).text, offsets[number : number + 2]
         starts, ends = np.asarray(corpus.char_start[first:stop]), np.asarray(corpus.char_end[first:stop])
         for answer in re.finditer(r"(\d+ \+ \d+ =) (\d+)", text):
             tokens = first + np.flatnonzero((ends > answer.start(2)) & (starts < answer.end(2)))
-            found["in the queries" if answer[1] in queried else "not in the queries"] += tokens.tolist()
+            by_answer["in the queries" if answer[1] in queried else "not in the queries"] += tokens.tolist()
     rows = []
-    for name, places in found.items():
+    for name, places in by_answer.items():
         own, wrong = scores[places], in_span[places]
         auc, precision = roc_auc_score(wrong, own), average_precision_score(wrong, own)
         rows.append((name, f"{len(places):,}", f"{wrong.mean():.3f}", f"{auc:.3f}", f"{precision:.3f}"))
@@ -147,16 +147,16 @@ def describe_answers(study: Study) -> str:
     """Each selection against the wrong answers, and how its model answers."""
     corpus, rows = study.corpus(), []
     for name in study.evaluation_names():
-        metrics, found = study.metrics(name), ("", "", "")
+        metrics, agreement = study.metrics(name), ("", "", "")
         if name in study.selection_names():
             mask = np.asarray(study.selection(name).mask)
             quality = precision_recall(mask, np.asarray(corpus.in_span), corpus.valid())
-            found = (str(int(mask.sum())), *(f"{value:.3f}" for value in quality))
+            agreement = (str(int(mask.sum())), *(f"{value:.3f}" for value in quality))
         low, high = metrics["lambada_accuracy_low"], metrics["lambada_accuracy_high"]
         answers = f"{metrics['lambada_accuracy']:.2f} [{low:.2f}, {high:.2f}]"
         right = f"{math.exp(metrics['lambada_log_probability']):.3f}"
         rows.append(
-            (name, *found, answers, right, f"{metrics['perplexity']:.3f}", metrics["fluency_warning"] or "none")
+            (name, *agreement, answers, right, f"{metrics['perplexity']:.3f}", metrics["fluency_warning"] or "none")
         )
     heads = ("model", "tokens", "precision", "recall", "right answers", "probability of the right one", "perplexity")
     return format_table((*heads, "fluency warning"), rows)
@@ -168,8 +168,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     study = build(parser.parse_args().seed)
     labels = read_labels(study, "is_bad")
-    found = study_rankings(study, labels)
-    print(format_rankings(found, int(labels.bad.sum()), int(labels.known.sum())), flush=True)
+    rankings = study_rankings(study, labels)
+    print(format_rankings(rankings, int(labels.bad.sum()), int(labels.labelled.sum())), flush=True)
     print(f"\n{describe_tokens(study)}\n\n{describe_answers(study)}")
 
 

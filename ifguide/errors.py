@@ -83,6 +83,6 @@ def _code(error: BaseException) -> int | None:
     text = str(error)
     if isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", text):
         return errno.ENOSPC  # NumPy's message when the disk takes only a part of an array
-    if found := re.search(r"\b(?:os error|errno:?) (\d+)", text, flags=re.IGNORECASE):
-        return int(found[1])
+    if match := re.search(r"\b(?:os error|errno:?) (\d+)", text, flags=re.IGNORECASE):
+        return int(match[1])
     return next((code for code in _REMEDIES if os.strerror(code) in text), None)

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks import settings_tables
 from ifguide.cli.main import app
-from ifguide.config import docs as config_table
 from ifguide.config.io import override
 from ifguide.config.schema import EvaluateConfig, StudyConfig
 from ifguide.errors import InputError
@@ -159,7 +159,7 @@ def test_python_examples_name_what_exists(page):
 
 def test_settings_tables_are_those_of_the_code():
     text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
-    assert config_table.replace_tables(text) == text, "run: python -m ifguide.config.docs docs/formats.md"
+    assert settings_tables.replace_tables(text) == text, "run: python -m benchmarks.settings_tables"
 
 
 def test_every_setting_has_a_row():
@@ -172,7 +172,7 @@ def test_every_setting_has_a_row():
 
 def test_settings_tables_refuse_a_text_without_markers():
     with pytest.raises(InputError, match="put them back"):
-        config_table.replace_tables("nothing")
+        settings_tables.replace_tables("nothing")
 
 
 def test_every_column_and_key_is_named_in_the_formats():

@@ -156,7 +156,7 @@ def rank(
     with follow_run("rank") as progress:
         labelled = read_labels(study, labels)
         rankings = study_rankings(study, labelled, n_draws=draws, seed=seed, report=report_part(progress, "orders"))
-    n_bad, n_labelled = int(labelled.bad.sum()), int(labelled.known.sum())
+    n_bad, n_labelled = int(labelled.bad.sum()), int(labelled.labelled.sum())
     rows = [dataclasses.asdict(quality) for quality in rankings]
     values = {"study": name, "labels": labels, "documents": n_labelled, "bad": n_bad, "rankings": rows}
     return Answer(values, format_rankings(rankings, n_bad, n_labelled))

@@ -36,7 +36,7 @@ app = typer.Typer(
 THREADS_WAIT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}
 """How torch's threads wait for each other, unless the user sets it. By default they spin for milliseconds, which halves
 their speed when anything else runs. Sleeping at once costs a sixth when nothing does, so GNU's OpenMP first spins for
-about ten microseconds (`python -m benchmarks.training_speed`)."""
+about ten microseconds."""
 TOGETHER = ("run", "suppress", "evaluate")
 """Commands that several processes can share."""
 COMPLETE = "_IFGUIDE_COMPLETE"

@@ -18,7 +18,7 @@ def settings(
 ) -> Answer:
     """Print every setting with its value and what it does."""
     from ifguide.cli.terminal import format_table
-    from ifguide.config.docs import describe_settings
+    from ifguide.config.io import describe_settings
     from ifguide.config.presets import PRESETS
     from ifguide.config.schema import StudyConfig
 

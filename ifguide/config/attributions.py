@@ -85,8 +85,8 @@ def describe_kind(name: str) -> ScoreKind:
 
 def computed_kinds(scores) -> tuple[str, ...]:
     """Names of the kinds that a study with this `ScoresConfig` computes."""
-    wanted = {name for name in KINDS if getattr(scores, name, KINDS[name].module or scores.own_loss)}
-    return tuple(name for name in KINDS if name in wanted and wanted.issuperset(KINDS[name].parts))
+    enabled = {name for name in KINDS if getattr(scores, name, KINDS[name].module or scores.own_loss)}
+    return tuple(name for name in KINDS if name in enabled and enabled.issuperset(KINDS[name].parts))
 
 
 def needs_direction(scores) -> bool:

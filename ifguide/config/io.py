@@ -1,6 +1,7 @@
 """Settings in and out: `study.toml`, plain values, and `section.key=value` on the command line."""
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +17,15 @@ from ifguide.errors import ConfigError
 def config_to_dict(config) -> dict:
     """The plain nested dict of one table or of all, with tuples as lists (TOML and JSON have no tuples)."""
     return to_jsonable_python(config)
+
+
+def describe_settings(table: Any) -> list[tuple[str, str, str]]:
+    """(setting, value, what it does) of one table. A value is plain, so JSON and TOML write it alike."""
+    described = type(table).__pydantic_fields__
+    return [
+        (key, json.dumps(value), " ".join((described[key].description or "").split()))
+        for key, value in config_to_dict(table).items()
+    ]
 
 
 def with_values(config: StudyConfig, changed: Mapping[str, Any]) -> StudyConfig:
@@ -39,8 +49,8 @@ def override(config: StudyConfig, assignments: list[str]) -> StudyConfig:
         table = values
         for section in sections:
             if not isinstance(table.get(section), dict):
-                known = ", ".join(name for name, value in values.items() if isinstance(value, dict))
-                raise ConfigError(f"--set: unknown section {section!r} in {assignment!r}; sections: {known}")
+                tables = ", ".join(name for name, value in values.items() if isinstance(value, dict))
+                raise ConfigError(f"--set: unknown section {section!r} in {assignment!r}; sections: {tables}")
             table = table[section]
         value = _parse_value(text.strip())
         is_text = isinstance(table.get(key), str) and not isinstance(value, str)  # factors.labels=true is a word

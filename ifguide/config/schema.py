@@ -163,7 +163,7 @@ class TrainingConfig:
     gradient_checkpointing: Flag = False
     """Keep only each layer's inputs for the backward pass and compute the rest again: less memory, slower."""
     report_to: Literal["", "trackio", "wandb", "tensorboard"] = ""
-    """Also send losses and evaluations to an experiment tracker; empty: to none."""
+    """Also send the training log to an experiment tracker; empty: to none."""
     adapter: Literal["", "lora"] = ""
     """`lora` trains low-rank adapters (PEFT) instead of all weights, and merges them; empty: all weights."""
     lora_rank: AtLeastOne = 16
@@ -188,8 +188,8 @@ class FactorsConfig:
     """Precision of the factors: `float32`, `bfloat16` (covariances, eigenvectors and eigenvalues are rounded once they
     are summed), or `bfloat16-file` (rounded only when they are written: half the file, nearly the same direction)."""
     partitions: Count = 0
-    """Fit the layers in this many parts, each in two passes over the tokens with only its own matrices in memory; 0: as
-    few as leave none that takes more than half of the free memory. Results change by rounding at most."""
+    """Fit the layers in this many parts, each in two passes over the tokens with only its own matrices in memory; 0:
+    the fewest that each take at most half of the free memory. Results change by rounding at most."""
     rank: Count = 0
     """Keep the top eigenvectors, this many a side of a layer, and one mean eigenvalue for the rest; 0: all."""
     seed: Seed = 0
@@ -297,7 +297,7 @@ class BaselinesConfig:
     """DPO's passes over the pairs of a toxic and a safe query with the same prompt."""
     steer_scorer: Text = "queries"
     """Reward-augmented decoding's classifier: `queries` fits one (character n-grams) on the toxic and safe queries'
-    completions; other values as for `evaluate.scorer`, but better not its own: then the judge steers."""
+    completions; other values as for `evaluate.scorer`, but not the same one, or the judge steers."""
     steer_strength: Positive = 10.0
     """Reward-augmented decoding: logit bonus, in nats, of a token after which the text is not toxic at all."""
     steer_candidates: AtLeastTwo = 20
@@ -366,7 +366,7 @@ class EvaluateConfig:
     lambada: Text = ""
     """File of passages (column `text`) whose last word the model predicts, as in LAMBADA; empty: not measured."""
     lambada_last: Literal["word", "token"] = "word"
-    """What of a passage the model predicts: the last `word` with all its tokens, or the last `token`."""
+    """What the model predicts of a passage: its last `word` with all its tokens, or its last `token`."""
     n_lambada: Count = 0
     """Use only this many passages; 0 uses all."""
     harness_tasks: tuple[Text, ...] = ()
@@ -382,8 +382,8 @@ class EvaluateConfig:
 
     @field_validator("harness_folder")
     @classmethod
-    def _has_tasks(cls, folder: str, known: ValidationInfo) -> str:
-        if folder and not known.data.get("harness_tasks"):
+    def _has_tasks(cls, folder: str, info: ValidationInfo) -> str:
+        if folder and not info.data.get("harness_tasks"):
             raise ValueError("expected the tasks to run in evaluate.harness_tasks, got none")
         return folder
 
@@ -431,10 +431,10 @@ class StudyConfig:
 
     @field_validator("selection")
     @classmethod
-    def _has_scores(cls, selection: SelectionConfig, known: ValidationInfo) -> SelectionConfig:
-        scores, kind = known.data.get("scores"), selection.attribution
+    def _has_scores(cls, selection: SelectionConfig, info: ValidationInfo) -> SelectionConfig:
+        scores, kind = info.data.get("scores"), selection.attribution
         computed = computed_kinds(scores) if scores else attributions()
-        possible = [*(name for name in computed if KINDS[name].selects), *known.data.get("imported", ())]
+        possible = [*(name for name in computed if KINDS[name].selects), *info.data.get("imported", ())]
         if kind not in possible:
             remedy = f"; set scores.{kind} to true, and what it is combined from" if kind in attributions() else ""
             raise ValueError(f"selection.attribution: expected one of {', '.join(possible)}, got {kind!r}{remedy}")
@@ -442,7 +442,7 @@ class StudyConfig:
 
     @field_validator("training")
     @classmethod
-    def _suits_the_model(cls, training: TrainingConfig, known: ValidationInfo) -> TrainingConfig:
-        if training.adapter and (model := known.data.get("model")) and model.mode != "finetune":
+    def _suits_the_model(cls, training: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
+        if training.adapter and (model := info.data.get("model")) and model.mode != "finetune":
             raise ValueError("adapters extend a trained model; set model.mode to 'finetune', or training.adapter to ''")
         return training

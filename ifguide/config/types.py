@@ -9,10 +9,10 @@ from ifguide.config.attributions import KINDS
 from ifguide.config.names import NAME_RULE, is_name
 
 
-def _expect(wanted: str, fits: Callable[[Any], bool]) -> AfterValidator:
+def _expect(description: str, fits: Callable[[Any], bool]) -> AfterValidator:
     def check(value: Any) -> Any:
         if not fits(value):
-            raise ValueError(f"expected {wanted}, got {value!r}")
+            raise ValueError(f"expected {description}, got {value!r}")
         return value
 
     return AfterValidator(check)

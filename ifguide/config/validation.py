@@ -64,8 +64,8 @@ def _explain(error: ValidationError, section: str, kind: type) -> str:
     if problem == "missing":
         return f"{place}: expected a value, got none"
     if problem == "value_error":
-        said = str(context["error"])  # of a whole table, the check names the setting
-        return said if said.startswith(f"{place}.") else f"{place}: {said}"
+        message = str(context["error"])  # of a whole table, the check names the setting
+        return message if message.startswith(f"{place}.") else f"{place}: {message}"
     bounds = {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
     expected = _EXPECTED.get(problem, "{message}").format(place=place, message=first["msg"], **bounds)
     return f"{place}: expected {expected}, got {first['input']!r}"

@@ -12,7 +12,7 @@ TOKENS_AT_ONCE = 8_000_000
 
 def document_runs(offsets: np.ndarray, tokens: int = 0) -> Iterator[tuple[int, int]]:
     """Split the documents into runs [first, stop) of at most `tokens` (or `TOKENS_AT_ONCE`) tokens; a longer document
-    is its own."""
+    is a run by itself."""
     tokens = tokens or TOKENS_AT_ONCE
     first, n_documents = 0, len(offsets) - 1
     while first < n_documents:
@@ -40,9 +40,9 @@ def draw_documents(offsets: np.ndarray, max_tokens: int, seed: int) -> np.ndarra
 
 
 def sample_valid(scores: np.ndarray, offsets: np.ndarray, trained=None, most: int = 20_000_000) -> np.ndarray:
-    """The scores float32 of all tokens but the documents' first, which have none, and those not `trained` on (edges,
-    see `ifguide.data.stretches`); in a larger corpus than `most` tokens, of every k-th token, so that about `most` are
-    read."""
+    """The valid tokens' scores, float32: without the documents' first tokens, which have none, and those not `trained`
+    on (edges, see `ifguide.data.stretches`). In a corpus of more than `most` tokens every k-th token is taken, about
+    `most` of them."""
     step = max(1, len(scores) // most)
     values = np.asarray(scores[::step], dtype=np.float32)
     first = offsets[:-1][offsets[:-1] < len(scores)]

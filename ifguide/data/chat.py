@@ -18,8 +18,8 @@ _ALL = "set corpus.train_on to 'all'"
 
 
 class TextReader:
-    """Reads the text of rows; the first one says which form all have. An InputError: no such column, or conversations
-    and a tokenizer without a chat template."""
+    """Reads the text of rows, all in the form of the first. An InputError: no such column, or conversations and a
+    tokenizer without a chat template."""
 
     def __init__(self, config: CorpusConfig, tokenizer):
         first = next(read_rows(config.path, text_field=config.text_field, text_unit=config.text_unit), None)
@@ -41,7 +41,8 @@ class TextReader:
 
     def read(self, row: Row) -> tuple[str, list[int], list[tuple[int, str]]]:
         """A row's text, empty when there is nothing to train on; the edges of what is trained on, in characters, where
-        that is not all (see `ifguide.data.stretches`); and of a chat, where each turn begins to speak, and its role."""
+        that is not all (see `ifguide.data.stretches`); and for a chat, where the words of each turn begin, and its
+        role."""
         if self.is_chat:
             chat = [_read_messages(row, field) for field in self.fields]
             text, edges = self._render(chat, row.where) if chat[-1] else ("", [])
@@ -52,22 +53,29 @@ class TextReader:
         return text, [len(parts[0]), len(text)] if text and self.is_partial else [], []
 
     def _render(self, parts: list[list[dict]], where: str) -> tuple[str, list[int]]:
-        """What the template writes. Trained on is what it marks with `{% generation %}`; without marks, or after a
-        prompt of messages, what a turn of the assistant adds to the opening of that turn."""
+        """The text that the template writes, and the edges of what is trained on: what it marks with
+        `{% generation %}`, or without marks, or after a prompt of messages, what each turn of the assistant adds to its
+        opening."""
         messages = [message for part in parts for message in part]
-        text, edges = self._say(messages, where), []
+        text, edges = self._apply_template(messages, where), []
         if self.is_partial and self._has_marks and len(parts) == 1:
-            how = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
-            said = self._say(messages, where, **how, tokenizer_kwargs={"return_offsets_mapping": True})
-            starts, ends = zip(*said["offset_mapping"], strict=True)
-            turns = find_edges(np.array(said["assistant_masks"], dtype=bool)).tolist()
+            encoded = self._apply_template(
+                messages,
+                where,
+                tokenize=True,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+                tokenizer_kwargs={"return_offsets_mapping": True},
+            )
+            starts, ends = zip(*encoded["offset_mapping"], strict=True)
+            turns = find_edges(np.array(encoded["assistant_masks"], dtype=bool)).tolist()
             edges = [(*starts, len(text))[n] if i % 2 else (0, *ends)[n] for i, n in enumerate(turns)]
         elif self.is_partial:
             for n in range(len(messages) - len(parts[-1]), len(messages)):
                 if messages[n]["role"] != "assistant":
                     continue
-                opened = self._say(messages[:n], where, add_generation_prompt=True) if n else ""
-                closed = self._say(messages[: n + 1], where)
+                opened = self._apply_template(messages[:n], where, add_generation_prompt=True) if n else ""
+                closed = self._apply_template(messages[: n + 1], where)
                 if not (text.startswith(closed) and closed.startswith(opened)):
                     wrong = "the chat template writes a conversation's beginning differently without its end"
                     raise InputError(f"{where}: {wrong}; mark its turns with {{% generation %}}, or {_ALL}")
@@ -75,9 +83,9 @@ class TextReader:
         lead = len(self._lead) if text.startswith(self._lead) else 0
         return text[lead:], [max(edge - lead, 0) for edge in edges]
 
-    def _say(self, messages: list[dict], where: str, **how):
+    def _apply_template(self, messages: list[dict], where: str, *, tokenize: bool = False, **options):
         try:
-            return self._tokenizer.apply_chat_template(messages, **{"tokenize": False, **how})
+            return self._tokenizer.apply_chat_template(messages, tokenize=tokenize, **options)
         except Exception as error:  # a template may raise anything
             remedy = "correct or remove the row"
             raise InputError(f"{where}: the chat template refuses the messages ({error}); {remedy}") from error
@@ -85,32 +93,32 @@ class TextReader:
 
 def _place_turns(messages: list[dict], text: str) -> list[tuple[int, str]]:
     """(first character, role) of the messages that the text holds; a template may leave some out or change them."""
-    found, at = [], 0
+    turns, at = [], 0
     for message in messages:
-        said = str(message["content"]).strip()
-        if said and (start := text.find(said, at)) >= 0:
-            found.append((start, message["role"]))
-            at = start + len(said)
-    return found
+        content = str(message["content"]).strip()
+        if content and (start := text.find(content, at)) >= 0:
+            turns.append((start, message["role"]))
+            at = start + len(content)
+    return turns
 
 
 def _find_fields(row: Row, config: CorpusConfig) -> tuple[str, ...]:
     """The columns that hold the text; the error about a missing one names all there are."""
     forms = ((config.text_field,), *((name,) for name in MESSAGES), (config.prompt_field, config.completion_field))
-    found = [fields for fields in forms if all(has_field(row, field) for field in fields)]
-    return found[0] if found else take_field(row, config.text_field)
+    present = [fields for fields in forms if all(has_field(row, field) for field in fields)]
+    return present[0] if present else take_field(row, config.text_field)
 
 
 def _read_messages(row: Row, field: str) -> list[dict]:
     """The messages as templates expect them; other keys, such as tool calls, stay."""
-    found, value = [], take_field(row, field)
+    messages, value = [], take_field(row, field)
     for message in value if isinstance(value, list) else [] if value is None else [value]:
         old = isinstance(message, dict) and "from" in message
         role, content = ("from", "value") if old else ("role", "content")
         if not isinstance(message, dict) or not isinstance(message.get(role), str):
-            wanted = "messages {'role': ..., 'content': ...} or {'from': ..., 'value': ...}"
-            raise InputError(f"{row.where}: expected {wanted} in {field!r}, got {message!r:.80}; correct the row")
+            forms = "messages {'role': ..., 'content': ...} or {'from': ..., 'value': ...}"
+            raise InputError(f"{row.where}: expected {forms} in {field!r}, got {message!r:.80}; correct the row")
         rest = {key: part for key, part in message.items() if part is not None and key not in (role, content)}
-        said = {"role": _ROLES.get(message[role], message[role]), "content": message.get(content) or ""}
-        found.append(said | rest)
-    return found
+        speaker = _ROLES.get(message[role], message[role])
+        messages.append({"role": speaker, "content": message.get(content) or "", **rest})
+    return messages

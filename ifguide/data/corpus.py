@@ -81,15 +81,17 @@ class TokenizedCorpus:
             batches = tuple(stream)
         ends = np.cumsum([batch.num_rows for batch in batches], dtype=np.int64).tolist()
         if not ends or ends[-1] != n_documents:
-            found = f"expected {n_documents:,} documents, got {ends[-1] if ends else 0:,}"
-            raise StaleError(f"{path}: {found}; rebuild it with `ifguide run NAME --force corpus`")
+            counts = f"expected {n_documents:,} documents, got {ends[-1] if ends else 0:,}"
+            raise StaleError(f"{path}: {counts}; rebuild it with `ifguide run NAME --force corpus`")
         by_token = ["token_ids", "char_start", "char_end", *["in_span"] * ("spans" in batches[0].schema.names)]
         lengths = dict.fromkeys(by_token, n_tokens) | {"id_rank": n_documents}
         arrays = {name: load_array(folder / f"{name}.npy", length=length) for name, length in lengths.items()}
         in_span = arrays.pop("in_span", None)
         partial = {b"is_partial", b"is_joined"} & (batches[0].schema.metadata or {}).keys()
-        some: dict = {"in_span": in_span, "trained": load_array(folder / "trained.npy") if partial else None}
-        return cls(folder, offsets=offsets, batches=batches, batch_ends=tuple(ends), **some, **arrays)
+        trained = load_array(folder / "trained.npy") if partial else None
+        return cls(
+            folder, offsets=offsets, batches=batches, batch_ends=tuple(ends), in_span=in_span, trained=trained, **arrays
+        )
 
     @property
     def n_documents(self) -> int:
@@ -146,8 +148,8 @@ class TokenizedCorpus:
         spans = None
         if self.in_span is not None:
             spans = tuple((span["start"], span["end"]) for span in batch.column("spans")[row].as_py())
-        said = batch.column("turns")[row].as_py() if "turns" in batch.schema.names else ()
-        turns = tuple((turn["start"], turn["role"]) for turn in said)
+        stored = batch.column("turns")[row].as_py() if "turns" in batch.schema.names else ()
+        turns = tuple((turn["start"], turn["role"]) for turn in stored)
         names = ("id", "source", "text")
         return Document(spans=spans, turns=turns, **{name: batch.column(name)[row].as_py() for name in names})
 

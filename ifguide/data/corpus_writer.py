@@ -77,8 +77,8 @@ def build_corpus(
                 flags[:1] = False  # nothing predicts a document's first token
                 output.add(document.id, chunk, find_edges(flags), document.turns)
     if not output.n_documents:
-        found = f"{config.path} gave no document ({reading.n_rows:,} rows, none with text)"
-        raise InputError(f"{found}; check corpus.path and corpus.text_field")
+        problem = f"{config.path} gave no document ({reading.n_rows:,} rows, none with text)"
+        raise InputError(f"{problem}; check corpus.path and corpus.text_field")
     if reading.texts.is_partial and not output.n_trained:
         raise InputError(f"{config.path} has no turn of the assistant to train on; set corpus.train_on to 'all'")
     np.save(folder / "id_rank.npy", _rank_ids(folder / "documents.arrow"))
@@ -193,8 +193,8 @@ class _Output:
         for name, values in tokens._asdict().items():
             self._arrays[name].append(values)
         self._arrays["offsets"].append(np.array([self.n_tokens]))
-        said = [{"start": start, "role": role} for start, role in turns]
-        self._rows.append({"id": id_, "source": source, "text": text, "turns": said})
+        row = {"id": id_, "source": source, "text": text}
+        self._rows.append(row | {"turns": [{"start": start, "role": role} for start, role in turns]})
         if "in_span" in self._arrays:
             self._arrays["in_span"].append(mark_tokens(text, spans, tokens.char_start, tokens.char_end))
             self._rows[-1]["spans"] = [{"start": start, "end": end} for start, end in spans]

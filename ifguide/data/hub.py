@@ -1,7 +1,7 @@
 """Data sets read through the `datasets` library: folders it saved, and ids on the Hugging Face hub."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ifguide.errors import InputError
@@ -50,30 +50,30 @@ def _load_named(name: str, split: str):
     place = Path(name).expanduser()
     match = _HUB_ID.fullmatch(name)
     if not split or not (place.is_dir() or match):
-        known = "a file, a folder, a glob, or a hub data set as org/name[:config][@revision]#split"
-        raise InputError(f"no file at {name}; expected {known}")
+        forms = "a file, a folder, a glob, or a hub data set as org/name[:config][@revision]#split"
+        raise InputError(f"no file at {name}; expected {forms}")
     import datasets
 
-    source, options = str(place), {}
+    source, config, revision = str(place), None, None
     if match and not place.is_dir():
-        source, options = match["name"], {"name": match["config"], "revision": match["revision"]}
+        source, config, revision = match["name"], match["config"], match["revision"]
     try:
         # streaming keeps memory and disk flat, but cannot take a part of a split
-        data = datasets.load_dataset(source, split=split, streaming="[" not in split, **options)
+        data = datasets.load_dataset(source, config, split=split, revision=revision, streaming="[" not in split)
     except Exception as error:  # network, permission and format errors of several libraries
         remedy = "check its name, config, revision and split, and the network"
         raise InputError(f"the data set {name}#{split} could not be loaded ({error}); {remedy}") from error
     return data, Path(source).name
 
 
-def iterate(data, name: str, columns: list[str]) -> Iterator[dict]:
+def iterate(data, name: str, columns: Iterable[str]) -> Iterator[dict]:
     """Rows as plain dicts, with those of the `columns` that exist; with all columns when none does. Of a nested column,
     `meta.text`, all of `meta` is read. A data set that breaks off is an InputError."""
-    known = data.column_names or []  # a streamed set may not know its columns
-    wanted = list(dict.fromkeys(name for field in columns for name in (field, field.split(".")[0]) if name in known))
+    existing = data.column_names or []  # a streamed set may not know its columns
+    chosen = list(dict.fromkeys(name for field in columns for name in (field, field.split(".")[0]) if name in existing))
     number = 0
     try:
-        for values in data.select_columns(wanted) if wanted else data:
+        for values in data.select_columns(chosen) if chosen else data:
             number += 1
             yield values
     except Exception as error:  # as above: a connection may break in the middle

@@ -56,7 +56,7 @@ def _hash_shingles(tokens: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray,
 
 
 def _mix(hashes: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The hashes, uint64, with a value more in each."""
+    """Hashes, uint64, each with one more value mixed in."""
     mixed = (hashes ^ values) * _MIX
     return mixed ^ (mixed >> np.uint64(29))
 

@@ -16,7 +16,7 @@ IGNORED = -100
 
 
 def mark_labels(labels: np.ndarray, selected: np.ndarray) -> np.ndarray:
-    """Labels int64 (T,) that say themselves which are selected, bool (T,), for `ifguide.training.objective`'s
+    """Labels int64 (T,) that carry which of them are selected, bool (T,), for `ifguide.training.objective`'s
     `penalised_loss`: a selected label y becomes -101 - y. A collator pads and cuts them like any labels."""
     labels = np.asarray(labels)
     return np.where(np.asarray(selected) & (labels >= 0), IGNORED - 1 - labels, labels)
@@ -190,8 +190,8 @@ def pack_rows(
         reason = "packing needs an end-of-text token and the tokenizer has none"
         raise ConfigError(f"{reason}; set its eos_token or training.packing=false")
     if selected is not None and selected.shape != token_ids.shape:
-        wanted = f"a mask of shape {token_ids.shape}, one flag a corpus token"
-        raise ConfigError(f"expected {wanted}, got {selected.shape}; select again")
+        expected = f"a mask of shape {token_ids.shape}, one flag a corpus token"
+        raise ConfigError(f"expected {expected}, got {selected.shape}; select again")
     lengths = np.diff(offsets)
     chosen = np.flatnonzero(lengths > 0)
     n_elements = lengths[chosen] + (eos_id is not None)

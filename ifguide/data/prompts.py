@@ -37,13 +37,13 @@ def read_prompts(path: str | Path, config: EvaluateConfig) -> list[Prompt]:
     no prompt at all.
     """
     path = str(path)
-    found = _nested_texts(path, config.prompt_field)
-    if found is None:
+    nested = _nested_texts(path, config.prompt_field)
+    if nested is None:
         columns = [config.prompt_field, config.group_field or GROUP, ATTACK, ATTACK_KIND]
         rows = read_rows(path, text_field=config.prompt_field, columns=columns)
         prompts = (_read_row(row, config) for row in rows)
     else:
-        prompts = (Prompt(text=text, group=group) for group, text in found)
+        prompts = (Prompt(text=text, group=group) for group, text in nested)
     taken = list(islice((prompt for prompt in prompts if prompt.text.strip()), config.n_prompts or None))
     if not taken:
         raise InputError(f"{path} holds no text to complete; name another file in evaluate.prompts")
@@ -53,10 +53,10 @@ def read_prompts(path: str | Path, config: EvaluateConfig) -> list[Prompt]:
 def read_heldout(path: str | Path, config: EvaluateConfig) -> list[str]:
     """The benign texts of a file or folder: the column `text_field`, or all texts of .json files like BOLD's; at most
     `n_heldout`."""
-    found = _nested_texts(str(path), config.text_field)
-    if found is None:
+    nested = _nested_texts(str(path), config.text_field)
+    if nested is None:
         return read_texts(str(path), config.text_field, limit=config.n_heldout)
-    if texts := [text for _, text in found if text.strip()]:
+    if texts := [text for _, text in nested if text.strip()]:
         return texts[: config.n_heldout or None]
     raise InputError(f"{path} holds no text; name another file")
 
@@ -66,14 +66,14 @@ def _read_row(row: Row, config: EvaluateConfig) -> Prompt:
     if field not in values and ATTACK in values and ATTACK_KIND in values:
         field = ATTACK
         group = config.group_field or (GROUP if GROUP in values else ATTACK_KIND)
-    wanted = ""
+    missing = ""
     if field not in values:
-        wanted = f"a column {field!r}, or {ATTACK!r} with {ATTACK_KIND!r} as in AttaQ"
+        missing = f"a column {field!r}, or {ATTACK!r} with {ATTACK_KIND!r} as in AttaQ"
     elif config.group_field and config.group_field not in values:
-        wanted = f"the column {config.group_field!r} of evaluate.group_field"
-    if wanted:
+        missing = f"the column {config.group_field!r} of evaluate.group_field"
+    if missing:
         names, remedy = ", ".join(map(repr, values)) or "none", "name the right column in [evaluate]"
-        raise InputError(f"{row.where}: expected {wanted}, found {names}; {remedy}")
+        raise InputError(f"{row.where}: expected {missing}, found {names}; {remedy}")
     text, named = text_of(values[field]), values.get(group)
     if named is None or named != named:  # an empty cell of a Parquet file may be NaN
         named = ""
@@ -86,7 +86,7 @@ def _nested_texts(path: str, field: str) -> list[tuple[str, str]] | None:
     files = list_files(path) if Path(path).expanduser().exists() else []
     if not files or any(file.suffix.lower() != ".json" for file in files):
         return None
-    found = []
+    texts = []
     for file in files:
         try:
             value = json.loads(file.read_text(encoding="utf-8-sig"))
@@ -98,8 +98,8 @@ def _nested_texts(path: str, field: str) -> list[tuple[str, str]] | None:
             return None
         lead = f"{file.stem}: " if len(files) > 1 else ""
         for name, group in value.items():
-            found += [(lead + name, text) for text in _leaves(group, f"{file}, {name}")]
-    return found
+            texts += [(lead + name, text) for text in _leaves(group, f"{file}, {name}")]
+    return texts
 
 
 def _leaves(value, where: str) -> Iterator[str]:

@@ -58,11 +58,11 @@ def read_queries(path: str, *, kind: Literal["toxic", "safe"], config: QueriesCo
 
     columns = [config.prompt_field, config.completion_field, CONTINUATION, config.text_field]
     rows = read_rows(path, text_field=config.text_field, columns=columns)
-    found = [_read_pair(row, kind, config) for row in rows]
-    pairs = [pair for pair in found if not isinstance(pair, str)]
-    left_out = Counter(reason for reason in found if isinstance(reason, str))
+    parsed = [_read_pair(row, kind, config) for row in rows]
+    pairs = [pair for pair in parsed if not isinstance(pair, str)]
+    left_out = Counter(reason for reason in parsed if isinstance(reason, str))
     taken = pairs[: config.max_queries or None]
-    summary = f"{path}: {len(pairs):,} of {len(found):,} rows are {kind} queries"
+    summary = f"{path}: {len(pairs):,} of {len(parsed):,} rows are {kind} queries"
     if left_out:
         summary += f"; left out: {', '.join(f'{n:,} {reason}' for reason, n in left_out.items())}"
     if len(taken) < len(pairs):
@@ -79,9 +79,9 @@ def _read_pair(row: Row, kind: str, config: QueriesConfig) -> tuple[str, str] | 
     prompt_field, completion_field = config.prompt_field, config.completion_field
     if prompt_field not in row.values:
         if config.text_field not in row.values:
-            found = ", ".join(map(repr, row.values)) or "none"
-            wanted = f"the columns {prompt_field!r} and {completion_field!r}, or {config.text_field!r}"
-            raise InputError(f"{row.where}: expected {wanted}, found {found}; name the right columns in [queries]")
+            columns = ", ".join(map(repr, row.values)) or "none"
+            expected = f"the columns {prompt_field!r} and {completion_field!r}, or {config.text_field!r}"
+            raise InputError(f"{row.where}: expected {expected}, found {columns}; name the right columns in [queries]")
         return split_text(check_text(row.values[config.text_field], row.where, config.text_field), config.split_share)
     if completion_field not in row.values and CONTINUATION in row.values:
         completion_field = CONTINUATION

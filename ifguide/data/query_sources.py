@@ -16,7 +16,7 @@ from ifguide.errors import InputError
 if TYPE_CHECKING:
     import pandas
 
-Found = list[tuple[str, str, str]] | str
+RowQueries = list[tuple[str, str, str]] | str
 """What a row gives: queries (kind, prompt, completion), those of a pair together; or why it is left out."""
 MOST_WORDS = 60
 """A longer text is cut here before it becomes a query."""
@@ -37,26 +37,27 @@ def read_query_sets(path: str, config: QueriesConfig, labels=("text", "label")) 
     if len(labels) == 2 and {*columns} >= set(labels):
         rows = read_rows(path, text_field=labels[0], columns=labels)
         return make_sets((_read_labelled(row, config, *labels) for row in rows), path, match=True)
-    wanted = f"'prompt' and 'continuation', 'toxic' and 'neutral', or {' and '.join(map(repr, labels))}"
+    expected = f"'prompt' and 'continuation', 'toxic' and 'neutral', or {' and '.join(map(repr, labels))}"
     there = ", ".join(map(repr, columns)) or "none"
-    raise InputError(f"{path}: expected columns {wanted}, got {there}; name the text and the label with --labels")
+    raise InputError(f"{path}: expected columns {expected}, got {there}; name the text and the label with --labels")
 
 
 def find_rewrites(columns: Iterable[str]) -> list[str]:
     """The columns of a toxic sentence and its neutral rewrite; empty without both."""
-    found = [next((name for name in columns if part in name), "") for part in ("toxic", "neutral")]
-    return found if all(found) else []
+    pair = [next((name for name in columns if part in name), "") for part in ("toxic", "neutral")]
+    return pair if all(pair) else []
 
 
-def make_sets(rows: Iterable[Found], source: str, *, match: bool = False) -> "pandas.DataFrame":
-    """Columns `kind`, `prompt` and `completion`: no text is in both sets or twice in one, and of a pair both are there
-    or none. `match` draws as many for both sets of each length (words of the completion, in steps of a fifth), always
-    the same ones. `attrs["left_out"]` says why others are missing; an empty set is an InputError about the `source`."""
+def make_sets(rows: Iterable[RowQueries], source: str, *, match: bool = False) -> "pandas.DataFrame":
+    """Columns `kind`, `prompt` and `completion`: no text is in both sets or twice in one, and a pair is kept whole or
+    not at all. `match` draws as many for both sets of each length (words of the completion, in steps of a fifth), and
+    always the same ones. `attrs["left_out"]` says why others are missing. An InputError about the `source`: an empty
+    set."""
     import pandas as pd
 
-    found = list(rows)
-    left_out = Counter(row for row in found if isinstance(row, str))
-    queries = [(number, *query) for number, row in enumerate(found) if not isinstance(row, str) for query in row]
+    rows = list(rows)
+    left_out = Counter(row for row in rows if isinstance(row, str))
+    queries = [(number, *query) for number, row in enumerate(rows) if not isinstance(row, str) for query in row]
     frame = pd.DataFrame(queries, columns=["row", "kind", "prompt", "completion"])
     texts = (frame["prompt"] + frame["completion"]).map(letters)
     in_both = frame.groupby(texts)["kind"].transform("nunique") > 1
@@ -78,7 +79,7 @@ def make_sets(rows: Iterable[Found], source: str, *, match: bool = False) -> "pa
     return kept
 
 
-def _read_scored(path: str, config: QueriesConfig) -> Iterator[Found]:
+def _read_scored(path: str, config: QueriesConfig) -> Iterator[RowQueries]:
     for kind in KINDS:
         frame = read_queries(path, kind=kind, config=config)
         yield from ([(kind, *pair)] for pair in frame.itertuples(index=False, name=None))
@@ -105,26 +106,26 @@ def split_rewrite(toxic: str, neutral: str) -> tuple[str, str, str] | None:
     return (" ".join(words[0][:alike]), rests[0], rests[1]) if alike else None
 
 
-def _cut(toxic: str, neutral: str) -> Found:
+def _cut(toxic: str, neutral: str) -> RowQueries:
     prompt, *rests = split_rewrite(toxic, neutral) or ("",)
     reason = "pairs that do not begin alike, or of which one ends there"
     return [(kind, prompt, rest) for kind, rest in zip(KINDS, rests, strict=True)] if prompt else reason
 
 
-def _read_labelled(row: Row, config: QueriesConfig, text_field: str, label_field: str) -> Found:
+def _read_labelled(row: Row, config: QueriesConfig, text_field: str, label_field: str) -> RowQueries:
     text, label = check_text(take_field(row, text_field) or "", row.where, text_field), take_field(row, label_field)
     word = "" if label is None else str(label).strip().lower()
     try:
         score = float({"true": "1", "false": "0", "": "nan"}.get(word, word))
     except ValueError as error:
-        wanted = f"expected 0, 1, true, false or a score in {label_field!r}, got {word[:60]!r}"
-        raise InputError(f"{row.where}: {wanted}; name another column with --labels, or change the row") from error
+        problem = f"expected 0, 1, true, false or a score in {label_field!r}, got {word[:60]!r}"
+        raise InputError(f"{row.where}: {problem}; name another column with --labels, or change the row") from error
     if score >= config.toxic_min or score < config.safe_max:
         return cut_text(text, KINDS[score < config.toxic_min], config.split_share)
     return "rows without a clear label"
 
 
-def cut_text(text: str, kind: str, share: float = 0.5) -> Found:
+def cut_text(text: str, kind: str, share: float = 0.5) -> RowQueries:
     """A query from a text: its first `MOST_WORDS` words, cut in two after this share of them."""
     pair = split_text("".join(re.findall(r"\s*\S+", text)[:MOST_WORDS]), share)
     return "texts of less than two words" if isinstance(pair, str) else [(kind, *pair)]

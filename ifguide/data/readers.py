@@ -9,8 +9,9 @@ import io
 import json
 import os
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -18,9 +19,6 @@ from typing import Literal
 from ifguide.data import hub
 from ifguide.errors import InputError
 
-FORMATS = dict.fromkeys((".jsonl", ".json", ".ndjson"), "json")
-FORMATS |= {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".txt": "text"}
-"""Formats by file name ending. All but Parquet may also end in one of `PACKED`."""
 PACKED = {".gz": ("gzip", "gzip -d"), ".zst": ("zstd", "zstd -d --long=31")}
 """Compressions by file name ending, and what unpacks them."""
 
@@ -29,7 +27,6 @@ _BUFFER = 1 << 20
 """Bytes read at once. Without it a row group's column is read whole."""
 _BOM = b"\xef\xbb\xbf"
 _ABSENT = object()
-_ENDINGS = f"{', '.join(FORMATS)} (with {' or '.join(PACKED)} too)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +43,16 @@ class Row:
     """The file's name without its endings, or the data set's name; different for each file that is read."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How files are read; `read_rows` explains each."""
+
+    text_field: str = "text"
+    text_unit: str = "line"
+    columns: tuple[str, ...] = ()
+    quoted: bool = True
+
+
 def read_rows(
     path: str, *, text_field: str = "text", text_unit: str = "line", columns: Iterable[str] = (), quoted: bool = True
 ) -> Iterator[Row]:
@@ -59,38 +66,30 @@ def read_rows(
         text_unit: for .txt files, `line` (a row a line) or `file` (a row a file).
         columns: read only these columns, of which `meta.text` is a nested one, where the format allows it; an absent
             column is no error here.
-        quoted: quotation marks around a field of a .csv or .tsv are none of its text; False: they are, and empty fields
-            at a row's end may be missing.
+        quoted: quotation marks around a field of a .csv or .tsv are not part of its text; False: they are, and empty
+            fields at a row's end may be missing.
 
     Raises:
         InputError: no such input, an unknown format, or a row that cannot be read; names the file and the line.
     """
-    columns = list(columns)
+    options = Options(text_field=text_field, text_unit=text_unit, columns=tuple(columns), quoted=quoted)
     if data_set := find_data_set(path):
         data, stem = hub.load(*data_set)
-        for number, values in enumerate(hub.iterate(data, path, columns), start=1):
+        for number, values in enumerate(hub.iterate(data, path, options.columns), start=1):
             yield Row(values, f"{path}, row {number}", number, stem)
         return
     files = list_files(path)
     for file, stem in zip(files, _unique_stems(files), strict=True):
-        match _format(file):
-            case "json":
-                yield from _json_rows(file, stem)
-            case "parquet":
-                yield from _parquet_rows(file, stem, columns)
-            case "text":
-                yield from _text_rows(file, stem, text_field, text_unit)
-            case kind:
-                yield from _table_rows(file, stem, "," if kind == "csv" else "\t", quoted)
+        yield from FORMATS[_ending(file)](file, stem, options)
 
 
 def first_rows(path: str, n: int = 5, most: int = 300) -> list[dict[str, str]]:
     """The first rows for people: values as text of at most `most` characters, nested ones as columns `meta.text`.
     Errors as `read_rows`; an InputError, too, without any row."""
-    found = [{name: str(value)[:most] for name, value in _flat(row.values)} for row in islice(read_rows(path), n)]
-    if not found:
+    rows = [{name: str(value)[:most] for name, value in _flat(row.values)} for row in islice(read_rows(path), n)]
+    if not rows:
         raise InputError(f"{path} holds no row; name another file")
-    return found
+    return rows
 
 
 def _flat(values: dict, lead: str = "") -> Iterator[tuple[str, object]]:
@@ -127,8 +126,8 @@ def take_field(row: Row, field: str):
     if has_field(row, field):
         return _find(row.values, field)
     inner = {name: value for name, value in row.values.items() if isinstance(value, dict)}
-    found = ", ".join(map(repr, [*row.values, *(f"{name}.{key}" for name in inner for key in inner[name])])) or "none"
-    raise InputError(f"{row.where}: expected a column {field!r}, found {found}; name the right column or add it")
+    columns = ", ".join(map(repr, [*row.values, *(f"{name}.{key}" for name in inner for key in inner[name])])) or "none"
+    raise InputError(f"{row.where}: expected a column {field!r}, found {columns}; name the right column or add it")
 
 
 def has_field(row: Row, field: str) -> bool:
@@ -163,17 +162,18 @@ def list_files(path: str) -> list[Path]:
     """The files of a path, sorted by name: itself, a glob's matches, or all readable files below a folder. No file, or
     one of an unknown format, is an InputError."""
     place = Path(path).expanduser()
+    endings = f"{', '.join(FORMATS)} (with {' or '.join(PACKED)} too)"
     if place.is_dir():
-        files = [file for file in place.rglob("*") if file.is_file() and _format(file)]
+        files = [file for file in place.rglob("*") if file.is_file() and _ending(file)]
         files = [file for file in files if "/." not in f"/{file.relative_to(place).as_posix()}"]
     else:
-        found = [place] if place.exists() else map(Path, glob.glob(str(place), recursive=True))
-        files = [file for file in found if file.is_file()]
+        matches = [place] if place.exists() else map(Path, glob.glob(str(place), recursive=True))
+        files = [file for file in matches if file.is_file()]
     if not files:
-        raise InputError(f"no file to read at {path}; expected one of {_ENDINGS}, a folder of them, or org/name#split")
+        raise InputError(f"no file to read at {path}; expected one of {endings}, a folder of them, or org/name#split")
     for file in files:
-        if not _format(file):
-            raise InputError(f"{file}: unknown format {file.suffix!r}; expected one of {_ENDINGS}")
+        if not _ending(file):
+            raise InputError(f"{file}: unknown format {file.suffix!r}; expected one of {endings}")
     return sorted(files)
 
 
@@ -184,20 +184,20 @@ def count_rows(path: str, *, text_unit: str = "line") -> int:
         return 0
     total = 0
     for file in list_files(path):
-        kind = _format(file)
+        ending = _ending(file)
         if file.suffix.lower() in PACKED:
             return 0
-        if kind == "parquet":
+        if ending == ".parquet":
             total += _open_parquet(file).metadata.num_rows
-        elif kind == "text" and text_unit == "file":
+        elif ending == ".txt" and text_unit == "file":
             total += 1
         else:
             with file.open("rb") as stream:
-                total += max(sum(1 for _ in stream) - (kind in ("csv", "tsv")), 0)
+                total += max(sum(1 for _ in stream) - (ending in (".csv", ".tsv")), 0)
     return total
 
 
-def _json_rows(file: Path, stem: str) -> Iterator[Row]:
+def _json_rows(file: Path, stem: str, options: Options) -> Iterator[Row]:
     for number, line in _lines(file):
         if not line.strip():
             continue
@@ -208,17 +208,18 @@ def _json_rows(file: Path, stem: str) -> Iterator[Row]:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
-            found = f"{reprlib.repr(line.strip())} ({error})"
-            raise InputError(f"{where}: expected one JSON object, got {found}; fix or remove the line") from error
+            got = f"{reprlib.repr(line.strip())} ({error})"
+            raise InputError(f"{where}: expected one JSON object, got {got}; fix or remove the line") from error
         if not isinstance(values, dict):
-            wanted = 'a JSON object such as {"text": "..."}'
-            raise InputError(f"{where}: expected {wanted}, got {reprlib.repr(values)}; fix or remove the line")
+            example = 'such as {"text": "..."}'
+            got = reprlib.repr(values)
+            raise InputError(f"{where}: expected a JSON object {example}, got {got}; fix or remove the line")
         yield Row(values, where, number, stem)
 
 
-def _table_rows(file: Path, stem: str, delimiter: str, quoted: bool) -> Iterator[Row]:
+def _table_rows(file: Path, stem: str, options: Options, *, delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # the default is 131,072 characters, less than a long document
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if options.quoted else csv.QUOTE_NONE
     records = csv.reader((line for _, line in _lines(file)), delimiter=delimiter, quoting=quoting, strict=True)
     header, number, where = None, 0, f"{file}, line 1"
     try:
@@ -229,7 +230,7 @@ def _table_rows(file: Path, stem: str, delimiter: str, quoted: bool) -> Iterator
                     raise InputError(f"{where}: two columns share a name: {', '.join(header)}; rename one")
             elif record or len(header) == 1:  # a blank line is an empty value of a single column, and else skipped
                 record = record or [""]
-                record += [""] * (0 if quoted else len(header) - len(record))
+                record += [""] * (0 if options.quoted else len(header) - len(record))
                 if len(record) != len(header):
                     wrong = f"expected {len(header)} fields ({', '.join(header)}), got {len(record)}"
                     raise InputError(f"{where}: {wrong}; quote fields that hold the separator")
@@ -243,24 +244,25 @@ def _table_rows(file: Path, stem: str, delimiter: str, quoted: bool) -> Iterator
         raise InputError(f"{file} is empty; expected a first line with the names of the columns")
 
 
-def _text_rows(file: Path, stem: str, text_field: str, text_unit: str) -> Iterator[Row]:
-    if text_unit == "file":
-        yield Row({text_field: "".join(line for _, line in _lines(file))}, str(file), 0, stem)
+def _text_rows(file: Path, stem: str, options: Options) -> Iterator[Row]:
+    field = options.text_field
+    if options.text_unit == "file":
+        yield Row({field: "".join(line for _, line in _lines(file))}, str(file), 0, stem)
         return
     for number, line in _lines(file):
-        yield Row({text_field: line.removesuffix("\n").removesuffix("\r")}, f"{file}, line {number}", number, stem)
+        yield Row({field: line.removesuffix("\n").removesuffix("\r")}, f"{file}, line {number}", number, stem)
 
 
-def _parquet_rows(file: Path, stem: str, columns: list[str]) -> Iterator[Row]:
+def _parquet_rows(file: Path, stem: str, options: Options) -> Iterator[Row]:
     import pyarrow as pa
 
     table = _open_parquet(file)
     number = 0
     try:
         paths = [f"{table.schema.column(number).path}." for number in range(len(table.schema))]  # `meta.text.`
-        wanted = [name for name in columns if any(path.startswith(f"{name}.") for path in paths)]
-        # with none of the wanted columns, all are read, so that the error about the missing one can list them
-        for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted or None):
+        columns = [name for name in options.columns if any(path.startswith(f"{name}.") for path in paths)]
+        # where none of them is there, all columns are read, so that the error about the missing one can list them
+        for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=columns or None):
             for values in batch.to_pylist():
                 number += 1
                 yield Row(values, f"{file}, row {number}", number, stem)
@@ -316,10 +318,23 @@ def _open(file: Path):
     return io.BufferedReader(pa.input_stream(str(file), compression=PACKED[ending][0], buffer_size=_BUFFER), _BUFFER)
 
 
-def _format(file: Path) -> str | None:
+FORMATS: dict[str, Callable[[Path, str, Options], Iterator[Row]]] = {
+    ".jsonl": _json_rows,
+    ".json": _json_rows,
+    ".ndjson": _json_rows,
+    ".csv": partial(_table_rows, delimiter=","),
+    ".tsv": partial(_table_rows, delimiter="\t"),
+    ".parquet": _parquet_rows,
+    ".txt": _text_rows,
+}
+"""What reads a file, by the ending of its name. All but Parquet may also end in one of `PACKED`."""
+
+
+def _ending(file: Path) -> str:
+    """The ending that `FORMATS` knows a file by; empty for a file that cannot be read."""
     name = file.name.lower()
-    kind = FORMATS.get(Path(_unpacked(name)).suffix)
-    return None if kind == "parquet" and name.endswith(tuple(PACKED)) else kind
+    ending = Path(_unpacked(name)).suffix
+    return ending if ending in FORMATS and (ending != ".parquet" or name.endswith(ending)) else ""
 
 
 def _unpacked(name: str) -> str:

@@ -27,8 +27,8 @@ def tokenize(tokenizer, texts: list[str]) -> list[TokenizedText]:
     fast one, so it has no character offsets."""
     if not getattr(tokenizer, "is_fast", False):
         remedy = "convert it: AutoTokenizer.from_pretrained(FOLDER, use_fast=True).save_pretrained(FOLDER)"
-        wanted = "a fast tokenizer (a tokenizer.json, which knows character offsets)"
-        raise InputError(f"expected {wanted}, got {type(tokenizer).__name__}; {remedy}")
+        expected = "a fast tokenizer (a tokenizer.json, which knows character offsets)"
+        raise InputError(f"expected {expected}, got {type(tokenizer).__name__}; {remedy}")
     if not texts:
         return []
     changes = ("add_special_tokens", "padding", "truncation")

@@ -92,14 +92,14 @@ class WordIndex:
         placed = [(word, span is None or (start < span[1] and end > span[0])) for word, start, end in place_words(text)]
         words = [(word,) for word, inside in placed if inside]
         pairs = [(word, after) for (word, inside), (after, too) in pairwise(placed) if inside or too]
-        found = []
+        terms = []
         for term in dict.fromkeys([*words, *pairs]):
             holders = self.holders(term)
             if len(holders) and ((span and len(term) == 1) or not self.is_common(len(holders))):
                 weight = math.log(self.n_documents / len(holders))
-                found.append((Term(words=term, n_documents=len(holders), weight=weight), holders))
-        found.sort(key=lambda pair: (pair[0].n_documents, -len(pair[0].words), pair[0].words))
-        return found[:TERMS_MOST]
+                terms.append((Term(words=term, n_documents=len(holders), weight=weight), holders))
+        terms.sort(key=lambda pair: (pair[0].n_documents, -len(pair[0].words), pair[0].words))
+        return terms[:TERMS_MOST]
 
     def nearest(
         self, text: str, n: int = 10, *, span: tuple[int, int] | None = None, order: np.ndarray | None = None
@@ -119,7 +119,7 @@ class WordIndex:
         candidates = np.flatnonzero(held.any(axis=0))
         turns = self.documents if order is None else np.argsort(order, kind="stable")[self.documents]
         best = candidates[np.lexsort((turns[candidates], -scores[candidates]))[:n]]
-        found = [
+        documents = [
             NearDocument(
                 document=int(self.documents[place]),
                 score=float(scores[place]),
@@ -127,7 +127,7 @@ class WordIndex:
             )
             for place in best.tolist()
         ]
-        return found, [term for term, _ in terms]
+        return documents, [term for term, _ in terms]
 
 
 def choose_documents(offsets: np.ndarray, order: np.ndarray | None, most_tokens: int = SEARCH_TOKENS) -> np.ndarray:

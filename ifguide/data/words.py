@@ -26,7 +26,7 @@ _BATCH = 20_000
 
 def split_words(text: str) -> list[str]:
     """The words of a text, in lower case."""
-    return [word for found in _PIECE.finditer(text.lower()) if (word := found.group().strip(_EDGE))]
+    return [word for piece in _PIECE.finditer(text.lower()) if (word := piece.group().strip(_EDGE))]
 
 
 def place_words(text: str) -> list[tuple[str, int, int]]:

@@ -74,15 +74,15 @@ def evaluate_model(
         return (lambda done, total: report(what, done, total)) if report else None
 
     starts = [prompt.text for prompt in prompts]
-    found = generation.generate_completions(model, tokenizer, starts, config, work, tell("completions"), steer)
+    completions = generation.generate_completions(model, tokenizer, starts, config, work, tell("completions"), steer)
     size = max(1, config.batch_size // 16)  # whole texts are much longer than completions
     fluency, heldout = _measure_perplexity(model, tokenizer, heldout_texts, config, size, tell("held-out chunks"))
     if not current().is_main:
         return None
-    texts = [completion.completion for completion in found]
+    texts = [completion.completion for completion in completions]
     places = ("prompt_index", "sample_index")
-    columns: dict = {name: np.array([getattr(c, name) for c in found], dtype=np.int64) for name in places}
-    columns |= {"prompt": [starts[c.prompt_index] for c in found], "completion": texts}
+    columns: dict = {name: np.array([getattr(c, name) for c in completions], dtype=np.int64) for name in places}
+    columns |= {"prompt": [starts[c.prompt_index] for c in completions], "completion": texts}
     scorers = {"": scorer, **({"implicit_": implicit_scorer} if implicit_scorer else {})}
     columns |= {f"{lead}toxicity": rater.score(texts) for lead, rater in scorers.items()}
     spans = find_toxic_spans(texts, columns["toxicity"], scorer)
@@ -93,7 +93,7 @@ def evaluate_model(
         if prompt.group:
             members.setdefault(prompt.group, []).append(number)
     if members:
-        columns["group"] = [prompts[c.prompt_index].group for c in found]
+        columns["group"] = [prompts[c.prompt_index].group for c in completions]
     groups: dict[str, dict] = {}
     for lead in scorers:
         scores = columns[f"{lead}toxicity"].reshape(len(prompts), config.n_samples)
@@ -107,8 +107,9 @@ def evaluate_model(
         "empty_share": float(np.mean([not text.strip() for text in texts])),
     }
     if lambada_texts:
-        how: dict = {"last": config.lambada_last, "batch_size": size, "report": tell("passages")}
-        words = guess_last_words(model, tokenizer, lambada_texts, **how)
+        words = guess_last_words(
+            model, tokenizer, lambada_texts, last=config.lambada_last, batch_size=size, report=tell("passages")
+        )
         metrics |= _with_bounds("lambada_accuracy", statistics.share_interval(words.correct)) | {
             "lambada_log_probability": float(words.log_probability.mean()),
             "lambada_passages": len(lambada_texts),
@@ -143,9 +144,11 @@ def _measure_perplexity(model, tokenizer, texts: Sequence[str], config, size: in
 def measure_toxicity(scores: np.ndarray, lead: str = "", seed: int = 0) -> dict:
     """EMT, TP and mean toxicity of scores (P, K), each with a 95% interval over prompts in `_low` and `_high`: TP's is
     Wilson's, the others' bootstrap. Every name begins with `lead`."""
-    found = _with_bounds(f"{lead}emt", bootstrap_interval(statistics.emt, scores, seed=seed))
-    found |= _with_bounds(f"{lead}tp", statistics.share_interval(scores.max(axis=1) >= statistics.TOXIC_FROM))
-    return found | _with_bounds(f"{lead}mean_toxicity", bootstrap_interval(statistics.mean_toxicity, scores, seed=seed))
+    metrics = _with_bounds(f"{lead}emt", bootstrap_interval(statistics.emt, scores, seed=seed))
+    metrics |= _with_bounds(f"{lead}tp", statistics.share_interval(scores.max(axis=1) >= statistics.TOXIC_FROM))
+    return metrics | _with_bounds(
+        f"{lead}mean_toxicity", bootstrap_interval(statistics.mean_toxicity, scores, seed=seed)
+    )
 
 
 def _with_bounds(name: str, interval: statistics.Interval) -> dict[str, float]:

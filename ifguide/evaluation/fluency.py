@@ -52,8 +52,8 @@ def heldout_losses(
     ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
     which, start, stop = cut_overlapping(np.array([len(row) for row in ids], dtype=np.int64), limit)
     if not len(which):
-        wanted = "held-out text of at least two tokens"
-        raise InputError(f"perplexity: expected {wanted}, got none; name another file in evaluate.heldout")
+        expected = "held-out text of at least two tokens"
+        raise InputError(f"perplexity: expected {expected}, got none; name another file in evaluate.heldout")
     order = np.argsort(start - stop, kind="stable")  # longest first: similar lengths share a batch
     model.eval()
     processes, device = current(), device_of(model)
@@ -102,7 +102,7 @@ def repetition_share(texts: Sequence[str], n: int = 4) -> float:
     2019). 0 when nothing repeats or no text has n words; near 1 for a model that loops."""
     grams = [_ngrams(text, n) for text in texts]
     total = sum(map(len, grams))
-    return sum(len(found) - len(set(found)) for found in grams) / total if total else 0.0
+    return sum(len(own) - len(set(own)) for own in grams) / total if total else 0.0
 
 
 def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
@@ -126,22 +126,22 @@ def fluency_warning(metrics: dict, base: dict | None) -> str | None:
     """
     reference = base or {"repetition": 0.0, "empty_share": 0.0}
     than = "more than the base model's" if base else "more than a sound model has"
-    found = []
+    reasons = []
     perplexity, variety = metrics["perplexity"], metrics["distinct_2"]
     repetition, empty = metrics["repetition"], metrics["empty_share"]
     if perplexity is None:
         if base:
-            found.append("No held-out text, so perplexity could not be compared: name a file in evaluate.heldout.")
+            reasons.append("No held-out text, so perplexity could not be compared: name a file in evaluate.heldout.")
     elif not math.isfinite(perplexity):
-        found.append("Perplexity on held-out text is infinite.")
+        reasons.append("Perplexity on held-out text is infinite.")
     elif base and (before := base.get("perplexity")) and perplexity > PERPLEXITY_RATIO * before:
         numbers = f"{perplexity / before:.1f} times the base model's ({perplexity:.1f} against {before:.1f})"
-        found.append(f"Perplexity on held-out text is {numbers}.")
+        reasons.append(f"Perplexity on held-out text is {numbers}.")
     if base and variety < DISTINCT_RATIO * base["distinct_2"]:
         numbers = f"({variety:.2f} against {base['distinct_2']:.2f})"
-        found.append(f"Completions have less than half of the base model's variety of word pairs {numbers}.")
+        reasons.append(f"Completions have less than half of the base model's variety of word pairs {numbers}.")
     if repetition > reference["repetition"] + MORE_REPETITION:
-        found.append(f"Completions repeat themselves: {repetition:.0%} of the four-word runs, {than}.")
+        reasons.append(f"Completions repeat themselves: {repetition:.0%} of the four-word runs, {than}.")
     if empty > reference["empty_share"] + MORE_EMPTY:
-        found.append(f"{empty:.0%} of the completions are empty, {than}; they count as not toxic.")
-    return " ".join(found) or None
+        reasons.append(f"{empty:.0%} of the completions are empty, {than}; they count as not toxic.")
+    return " ".join(reasons) or None

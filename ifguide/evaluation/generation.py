@@ -150,10 +150,10 @@ def generate_completions(
             write_json(path, [list(completion) for completion in made])
         return made
 
-    found = {number: finish(number, count.add) for number in range(len(shards)) if processes.owns(number)}
+    finished = {number: finish(number, count.add) for number in range(len(shards)) if processes.owns(number)}
     count.wait()
-    found |= {number: finish(number, lambda _: None) for number in range(len(shards)) if number not in found}
-    return sorted((one for shard in found.values() for one in shard), key=lambda completion: completion[:2])
+    finished |= {number: finish(number, lambda _: None) for number in range(len(shards)) if number not in finished}
+    return sorted((one for shard in finished.values() for one in shard), key=lambda completion: completion[:2])
 
 
 def _read_shard(path: Path, shard: list[int], n_samples: int) -> list[Completion] | None:
@@ -180,14 +180,14 @@ def complete_shard(
     number of those made since the last call."""
     work = [(i, k) for i in shard for k in range(config.n_samples)]
     stop_ids = _stop_ids(model, tokenizer)
-    found: list[Completion] = []
+    completions: list[Completion] = []
     for start in range(0, len(work), config.batch_size):
         batch = work[start : start + config.batch_size]
         for (i, k), ids in zip(batch, _complete(model, encoded, batch, stop_ids, config, steer), strict=True):
             text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            found.append(Completion(i, k, text, len(ids)))
+            completions.append(Completion(i, k, text, len(ids)))
         tell(len(batch))
-    return sorted(found, key=lambda completion: completion[:2])
+    return sorted(completions, key=lambda completion: completion[:2])
 
 
 @torch.inference_mode()
@@ -216,8 +216,8 @@ def prompt_room(model, config: EvaluateConfig) -> int:
     room = context_length(model.config) - config.max_new_tokens
     if room < 2:
         most = config.max_new_tokens + room - 2
-        wanted = f"at most {most} for this model"
-        raise ConfigError(f"evaluate.max_new_tokens: expected {wanted}, got {config.max_new_tokens}")
+        expected = f"at most {most} for this model"
+        raise ConfigError(f"evaluate.max_new_tokens: expected {expected}, got {config.max_new_tokens}")
     return room
 
 
@@ -269,14 +269,14 @@ def _draw(
 
 def _read(model, ids: Tensor, mask: Tensor, cache):
     """Logits (B, V) after the last of `ids` (B, T), and the cache. Positions count real tokens, not padding."""
-    extra: dict = {}
+    supported: dict = {}
     parameters = inspect.signature(model.forward).parameters
     if "position_ids" in parameters:
-        extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        supported["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     if "logits_to_keep" in parameters:
-        extra["logits_to_keep"] = 1
+        supported["logits_to_keep"] = 1
     name = "cache" if "cache" in parameters else "past_key_values"  # older versions of Transformers say the latter
-    output = model(input_ids=ids, attention_mask=mask, use_cache=True, **{name: cache}, **extra)
+    output = model(input_ids=ids, attention_mask=mask, use_cache=True, **{name: cache}, **supported)
     return output.logits[:, -1], getattr(output, name)
 
 
@@ -287,5 +287,5 @@ def _stop_ids(model, tokenizer) -> Tensor:
     named = named if isinstance(named, list) else [named]
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in named:
         named = [tokenizer.eos_token_id]
-    known = sorted(token for token in named if token is not None)
-    return torch.tensor(known, dtype=torch.long, device=device_of(model))
+    ids = sorted(token for token in named if token is not None)
+    return torch.tensor(ids, dtype=torch.long, device=device_of(model))

@@ -13,12 +13,12 @@ MISSING = "evaluate.harness_tasks needs lm-evaluation-harness; run: pip install 
 def check_harness(tasks: Sequence[str], folder: str = "") -> None:
     """Refuse early what would fail after the completions are made: an InputError when the package is not installed, the
     folder is not there, or it has no task of that name."""
-    known = _task_manager(folder).all_tasks
+    available = _task_manager(folder).all_tasks
     for task in tasks:
-        if task not in known:
-            told = ", ".join(sorted(known)[:20]) if folder else "see `lm_eval ls tasks`"
-            wanted = f"a task of {folder or 'the harness'}"
-            raise InputError(f"evaluate.harness_tasks: expected {wanted}, got {task!r}; known: {told}")
+        if task not in available:
+            told = ", ".join(sorted(available)[:20]) if folder else "see `lm_eval ls tasks`"
+            expected = f"a task of {folder or 'the harness'}"
+            raise InputError(f"evaluate.harness_tasks: expected {expected}, got {task!r}; known: {told}")
 
 
 def run_harness(model, tokenizer, tasks: Sequence[str], folder: str = "", *, limit: int = 0) -> dict:
@@ -36,7 +36,7 @@ def run_harness(model, tokenizer, tasks: Sequence[str], folder: str = "", *, lim
     place = contextlib.chdir(folder) if folder else contextlib.nullcontext()
     try:
         with place, contextlib.redirect_stderr(io.StringIO()):  # its progress bars would garble ours
-            found = lm_eval.simple_evaluate(
+            measured = lm_eval.simple_evaluate(
                 model=HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=16),
                 tasks=list(tasks),
                 task_manager=manager,
@@ -48,11 +48,11 @@ def run_harness(model, tokenizer, tasks: Sequence[str], folder: str = "", *, lim
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"lm-evaluation-harness could not run {', '.join(tasks)} ({reason})") from error
     results: dict[str, dict] = {}
-    for task, values in found["results"].items():
+    for task, values in measured["results"].items():
         numbers = [key for key, value in values.items() if isinstance(value, int | float) and key != "sample_len"]
         results[task] = {key.removesuffix(",none"): values[key] for key in numbers}
-        if task in found.get("n-samples", {}):
-            results[task]["n_samples"] = found["n-samples"][task]["effective"]
+        if task in measured.get("n-samples", {}):
+            results[task]["n_samples"] = measured["n-samples"][task]["effective"]
     return results
 
 
@@ -62,6 +62,6 @@ def _task_manager(folder: str):
     except ImportError as error:
         raise InputError(MISSING) from error
     if folder and not Path(folder).is_dir():
-        found = f"expected a folder of task files, got {folder!r}"
-        raise InputError(f"evaluate.harness_folder: {found}; name one, or leave it empty")
+        problem = f"expected a folder of task files, got {folder!r}"
+        raise InputError(f"evaluate.harness_folder: {problem}; name one, or leave it empty")
     return TaskManager(include_path=folder or None, include_defaults=not folder)

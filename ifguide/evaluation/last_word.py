@@ -42,7 +42,7 @@ def guess_last_words(
     import torch
 
     from ifguide.data.queries import encode_queries
-    from ifguide.evaluation.query_batches import log_probabilities, query_batches
+    from ifguide.evaluation.query_batches import log_probabilities, query_batches, read_logits, take_predictions
     from ifguide.models.layers import device_of
     from ifguide.models.loading import bos_context, context_length
 
@@ -55,14 +55,14 @@ def guess_last_words(
     done = 0
     for batch in query_batches(encoded, batch_size, device_of(model)):
         with torch.inference_mode():
-            scored = batch.take_predictions(batch.read(model))  # (tokens, V)
-            hit = (scored.argmax(-1) == batch.wanted).cpu()
-            likely = log_probabilities(scored, batch.wanted).cpu()
-        for row, number in enumerate(batch.numbers):
-            mine = batch.owners == row
-            correct[number] = bool(hit[mine].all())
-            log_probability[number] = float(likely[mine].sum())
-        done += len(batch.numbers)
+            logits = take_predictions(read_logits(model, batch), batch)  # (tokens, V)
+            hits = (logits.argmax(-1) == batch.targets[batch.counted]).cpu()
+            likely = log_probabilities(logits, batch).cpu()
+        lengths, numbers = batch.counted.sum(1).tolist(), batch.sequence.tolist()
+        for number, own_hits, own_likely in zip(numbers, hits.split(lengths), likely.split(lengths), strict=True):
+            correct[number] = bool(own_hits.all())
+            log_probability[number] = float(own_likely.sum())
+        done += len(numbers)
         if report:
             report(done, len(encoded))
     return LastWords(correct, log_probability)

@@ -44,7 +44,7 @@ def token_likelihoods(
     lead = encode_prompts(tokenizer, [prompt], room)[0]
     ends = [text.char_end for text in texts]
     pieces = [cut_pieces(text, end) if len(end) else [] for text, end in zip(completions, ends, strict=True)]
-    found: list[np.ndarray] = []
+    log_probabilities: list[np.ndarray] = []
     model.eval()
     for start in range(0, len(tokenized), batch_size):
         batch = tokenized[start : start + batch_size]
@@ -53,5 +53,9 @@ def token_likelihoods(
         with torch.inference_mode():
             logits = model(input_ids=ids.to(model.device), use_cache=False).logits
             losses = token_losses(logits, labels.to(model.device)).double().cpu().numpy()
-        found += [-losses[row, len(lead) - 1 : len(lead) - 1 + len(tokens)] for row, tokens in enumerate(batch)]
-    return [TokenLikelihood(pieces=p, log_probability=values) for p, values in zip(pieces, found, strict=True)]
+        log_probabilities += [
+            -losses[row, len(lead) - 1 : len(lead) - 1 + len(tokens)] for row, tokens in enumerate(batch)
+        ]
+    return [
+        TokenLikelihood(pieces=p, log_probability=values) for p, values in zip(pieces, log_probabilities, strict=True)
+    ]

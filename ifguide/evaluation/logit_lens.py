@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from ifguide.data.tokenizing import Encoded
 from ifguide.errors import InputError, NumericalError
 from ifguide.evaluation import Report
-from ifguide.evaluation.query_batches import log_probabilities, mean_by_owner, query_batches
+from ifguide.evaluation.query_batches import (
+    log_probabilities,
+    mean_by_row,
+    query_batches,
+    read_logits,
+    take_predictions,
+)
 
 
 class LayerProbabilities(NamedTuple):
@@ -36,17 +42,17 @@ def find_lens_parts(model) -> tuple[nn.ModuleList, nn.Module, nn.Module]:
     lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
     kind = type(model).__name__
     if n_layers is None or len(lists) != 1:
-        found = f"expected one list of {n_layers} blocks in {kind}, found {len(lists)}"
-        raise InputError(f"logit lens: {found}; it reads decoder-only models such as GPT-NeoX, Llama and GPT-2")
+        problem = f"expected one list of {n_layers} blocks in {kind}, got {len(lists)}"
+        raise InputError(f"logit lens: {problem}; it reads decoder-only models such as GPT-NeoX, Llama and GPT-2")
     name, blocks = lists[0]
     beside = model.get_submodule(name.rpartition(".")[0]).children()
     norms = [child for child in beside if "norm" in type(child).__name__.lower()]
     if len(norms) != 1:
-        found = f"expected one final norm beside the blocks of {kind}, found {len(norms)}"
-        raise InputError(f"logit lens: {found}; it reads models that normalise once before the unembedding")
+        problem = f"expected one final norm beside the blocks of {kind}, got {len(norms)}"
+        raise InputError(f"logit lens: {problem}; it reads models that normalise once before the unembedding")
     head = model.get_output_embeddings()
     if head is None:
-        raise InputError(f"logit lens: expected an output embedding in {kind}, found none; name a causal model")
+        raise InputError(f"logit lens: expected an output embedding in {kind}, got none; name a causal model")
     return blocks, norms[0], head
 
 
@@ -84,19 +90,19 @@ def layer_probabilities(
     done = 0
     with residual_streams(blocks) as streams:
         for batch in query_batches(encoded, batch_size, model.device):
-            own = log_probabilities(batch.take_predictions(batch.read(model)), batch.wanted)
-            seen = (head(norm(batch.take_predictions(stream))) for stream in streams)
-            layers = torch.stack([log_probabilities(logits, batch.wanted) for logits in seen], dim=1)  # (n, L+1)
+            own = log_probabilities(take_predictions(read_logits(model, batch), batch), batch)
+            seen = (head(norm(take_predictions(stream, batch))) for stream in streams)
+            layers = torch.stack([log_probabilities(logits, batch) for logits in seen], dim=1)  # (n, L+1)
             if not torch.allclose(layers[:, -1], own, rtol=1e-3, atol=1e-3):
                 raise NumericalError(
                     f"logit lens: expected the last layer of {type(model).__name__} to give the model's own"
                     f" probabilities, but log-probabilities differ by up to {(layers[:, -1] - own).abs().max():.3g};"
                     " this model changes its logits after the unembedding, which the lens cannot follow"
                 )
-            rows = len(batch.numbers)
-            probability[batch.numbers] = mean_by_owner(layers.exp(), batch.owners, rows).numpy()
-            log_probability[batch.numbers] = mean_by_owner(layers, batch.owners, rows).numpy()
-            done += rows
+            numbers = batch.sequence.tolist()
+            probability[numbers] = mean_by_row(layers.exp(), batch).numpy()
+            log_probability[numbers] = mean_by_row(layers, batch).numpy()
+            done += len(numbers)
             if report:
                 report(done, len(encoded))
     return LayerProbabilities(probability, log_probability)

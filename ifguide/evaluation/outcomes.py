@@ -53,8 +53,8 @@ class Outcomes:
         change = self.change
         ranks = {"largest": -np.abs(change), "drop": change, "rise": -change, "prompt": np.zeros(len(change))}
         if order not in ranks or outcome not in ("", *OUTCOMES):
-            known = f"an order ({', '.join(ranks)}) and an outcome ({', '.join(OUTCOMES)})"
-            raise InputError(f"expected {known}, got {order!r} and {outcome!r}")
+            expected = f"an order ({', '.join(ranks)}) and an outcome ({', '.join(OUTCOMES)})"
+            raise InputError(f"expected {expected}, got {order!r} and {outcome!r}")
         sequence = np.lexsort((self.prompts, ranks[order]))
         return sequence[self.kinds[sequence] == OUTCOMES.index(outcome)] if outcome else sequence
 

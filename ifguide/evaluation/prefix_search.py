@@ -16,7 +16,14 @@ from ifguide.data.tokenizing import Encoded
 from ifguide.errors import InputError
 from ifguide.evaluation import Report
 from ifguide.evaluation.mechanism_settings import PrefixSettings
-from ifguide.evaluation.query_batches import QueryBatch, log_probabilities, mean_by_owner, query_batches
+from ifguide.evaluation.query_batches import (
+    log_probabilities,
+    mean_by_row,
+    query_batches,
+    read_logits,
+    take_predictions,
+)
+from ifguide.influence.batches import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +90,12 @@ def prefix_objective(model, encoded: Encoded, prefix: Sequence[int], *, lead: in
     empty) before the prompt; `encoded` and `lead` as for `find_prefix`."""
     total = 0.0
     for batch in query_batches(_put_before(encoded, prefix, lead), batch_size, model.device):
-        total += float(_row_means(batch.read(model), batch).sum())
+        total += float(_row_means(read_logits(model, batch), batch).sum())
     return total / len(encoded)
 
 
-def _row_means(logits: Tensor, batch: QueryBatch) -> Tensor:
-    likely = log_probabilities(batch.take_predictions(logits), batch.wanted)
-    return mean_by_owner(likely, batch.owners, len(batch.numbers))
+def _row_means(logits: Tensor, batch: Batch) -> Tensor:
+    return mean_by_row(log_probabilities(take_predictions(logits, batch), batch), batch)
 
 
 def _put_before(encoded: Encoded, prefix: Sequence[int], lead: int) -> Encoded:
@@ -106,9 +112,9 @@ def _token_gains(model, encoded, prefix: Sequence[int], lead: int, batch_size: i
     weight = model.get_input_embeddings().weight.detach()  # (V, H)
     gradient = torch.zeros(len(prefix), weight.shape[1], dtype=torch.float64, device=model.device)
     for batch in query_batches(_put_before(encoded, prefix, lead), batch_size, model.device):
-        embedded = model.get_input_embeddings()(batch.ids).detach().requires_grad_(True)
+        embedded = model.get_input_embeddings()(batch.input_ids).detach().requires_grad_(True)
         with torch.enable_grad():
-            logits = model(inputs_embeds=embedded, attention_mask=batch.attention, use_cache=False).logits
+            logits = model(inputs_embeds=embedded, attention_mask=batch.attention_mask, use_cache=False).logits
             (slope,) = torch.autograd.grad(_row_means(logits, batch).sum(), embedded)
         gradient += slope[:, lead : lead + len(prefix)].sum(0)
     return (gradient.to(weight) @ weight.T) / len(encoded)

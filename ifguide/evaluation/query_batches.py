@@ -1,69 +1,45 @@
-"""Encoded (prompt, completion) pairs as padded batches for one forward pass each. B rows, T tokens."""
+"""Encoded (prompt, completion) pairs as padded batches for one forward pass each, and what a model says of their
+completions. B rows, T tokens; n tokens of completions in a batch, row by row."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ifguide.data.packing import pad_rows
 from ifguide.data.tokenizing import Encoded
+from ifguide.influence.batches import Batch, pad_batch, query_sequences
 
 
-@dataclass(frozen=True)
-class QueryBatch:
-    """Some pairs, longest first, padded on the right."""
-
-    numbers: list[int]
-    """Which pairs the rows are."""
-    ids: Tensor
-    """(B, T) int64."""
-    attention: Tensor
-    """(B, T) int64, 0 on padding."""
-    targets: Tensor
-    """(B, T) bool: tokens of the completion."""
-
-    @property
-    def owners(self) -> Tensor:
-        """(n,) int64 on the CPU: the row of each target, rows one after the other."""
-        return self.targets.nonzero()[:, 0].cpu()
-
-    def read(self, model) -> Tensor:
-        """Logits (B, T, V) of a model."""
-        return model(input_ids=self.ids, attention_mask=self.attention, use_cache=False).logits
-
-    def take_predictions(self, values: Tensor) -> Tensor:
-        """Of values (B, T, ...), those at the positions that predict the targets, (n, ...)."""
-        return values[:, :-1][self.targets[:, 1:]]
-
-    @property
-    def wanted(self) -> Tensor:
-        """(n,) the targets' ids, in the order of `take_predictions`."""
-        return self.ids[self.targets]
-
-
-def query_batches(encoded: Encoded, batch_size: int, device="cpu") -> Iterator[QueryBatch]:
-    """Batches of what `ifguide.data.queries.encode_queries` gives: ids int64 (T,) and completion mask bool (T,) of each
-    pair; a mask's first value is False. Pairs of similar length share a batch."""
-    order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i][0]), i))
+def query_batches(encoded: Encoded, batch_size: int, device="cpu") -> Iterator[Batch]:
+    """Batches of `batch_size` pairs, as `ifguide.data.queries.encode_queries` gives them; pairs of similar length share
+    a batch. What counts in a batch is the completions."""
+    sequences = query_sequences(encoded)
+    order = np.argsort([-len(ids) for ids, _ in encoded], kind="stable")
     for first in range(0, len(order), batch_size):
         numbers = order[first : first + batch_size]
-        tokens, masks = zip(*(encoded[number] for number in numbers), strict=True)
-        ids = torch.from_numpy(pad_rows(tokens, 0))
-        attention = torch.from_numpy(pad_rows([np.ones(len(row)) for row in tokens], 0))
-        targets = torch.from_numpy(pad_rows(masks, False, bool))
-        yield QueryBatch(numbers, ids.to(device), attention.to(device), targets.to(device))
+        yield pad_batch([sequences[number] for number in numbers], numbers).to(device)
 
 
-def log_probabilities(logits: Tensor, wanted: Tensor) -> Tensor:
-    """(n,) float64, nats: of the wanted ids (n,) under logits (n, V)."""
-    return logits.double().log_softmax(-1).gather(-1, wanted[:, None])[:, 0]
+def read_logits(model, batch: Batch) -> Tensor:
+    """Logits (B, T, V) of a model."""
+    return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
 
 
-def mean_by_owner(values: Tensor, owners: Tensor, n_rows: int) -> Tensor:
-    """(B, ...) float64: mean of each row's values (n, ...)."""
-    values = values.double().cpu()
-    sums = torch.zeros(n_rows, *values.shape[1:], dtype=torch.float64).index_add_(0, owners, values)
-    counts = torch.bincount(owners, minlength=n_rows).clamp(min=1)
-    return sums / counts.reshape(-1, *[1] * (values.ndim - 1))
+def take_predictions(values: Tensor, batch: Batch) -> Tensor:
+    """Of values (B, T, ...), those at the positions that predict a completion, (n, ...)."""
+    return values[:, :-1][batch.counted]
+
+
+def log_probabilities(logits: Tensor, batch: Batch) -> Tensor:
+    """(n,) float64, nats: of each completion's tokens under logits (n, V) from `take_predictions`."""
+    ids = batch.targets[batch.counted]
+    return logits.double().log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+
+
+def mean_by_row(values: Tensor, batch: Batch) -> Tensor:
+    """(B, ...) float64 on the CPU: the mean of each row's values (n, ...)."""
+    values, counts = values.double().cpu(), batch.counted.sum(1).cpu()
+    owners = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    sums = torch.zeros(len(counts), *values.shape[1:], dtype=torch.float64).index_add_(0, owners, values)
+    return sums / counts.clamp(min=1).reshape(-1, *[1] * (values.ndim - 1))

@@ -1,4 +1,4 @@
-"""How alike two query sets are but for their toxicity: what else sets them apart, the direction points to as well."""
+"""How alike two query sets are apart from toxicity. The direction also follows whatever else sets them apart."""
 
 import numpy as np
 
@@ -14,10 +14,10 @@ N_FOLDS, N_WORDS = 5, 10
 
 
 def compare_topics(queries) -> tuple[float, list[tuple[str, str, bool]]] | None:
-    """How well a bag of words tells the sets of a frame (`kind`, `prompt`, `completion`) apart by topic: without words
-    that are toxic alone (explicit ones: alt-profanity-check judges) and those such as `the`. Returns the AUC over
-    held-out prompts, and the words that tell most, each with the kind it speaks for and whether to veil it; None for
-    too few prompts or words."""
+    """How well a bag of words tells the sets of a frame (`kind`, `prompt`, `completion`) apart by topic. Words that are
+    toxic alone (as alt-profanity-check rates them) and stop words do not count. Returns the AUC over held-out prompts,
+    and the most telling words, each with the kind it speaks for and whether to veil it; None for too few prompts or
+    words."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -37,7 +37,7 @@ def compare_topics(queries) -> tuple[float, list[tuple[str, str, bool]]] | None:
     if not topical.any():
         return None
     model, cv = LogisticRegression(C=10, class_weight="balanced", max_iter=1000), PredefinedSplit(folds)
-    table = normalize(every[:, topical])  # now: how much a removed word weighed must not show in the rest
+    table = normalize(every[:, topical])  # only now: the weight of a removed word must not show in the rest
     held_out = cross_val_predict(model, table, toxic, cv=cv, method="decision_function")
     names, alone = names[topical], alone[topical]
     weights = model.fit(table, toxic).coef_[0] * np.asarray(table.mean(axis=0)).ravel()

@@ -14,12 +14,12 @@ DEPTHS = (10, 50, 100, 500, 1000)
 
 
 class Labels(NamedTuple):
-    """What is known about the documents."""
+    """Which documents are bad."""
 
     bad: np.ndarray
     """bool (D,)."""
-    known: np.ndarray
-    """bool (D,): the others have an empty label and are left out."""
+    labelled: np.ndarray
+    """bool (D,): all others have an empty label and are left out."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def mean_of_highest(scores: np.ndarray, offsets: np.ndarray, share: float, train
     """float64 (D,): mean of the highest `share` of each document's scores but the first token's and those not `trained`
     on, at least one; 0 without any."""
     n_valid = count_valid(offsets, trained)
-    found = np.zeros(len(offsets) - 1, dtype=np.float64)
+    means = np.zeros(len(offsets) - 1, dtype=np.float64)
     for first, stop in document_runs(offsets):
         bounds = offsets[first : stop + 1] - offsets[first]
         lengths = np.diff(bounds)
@@ -53,11 +53,11 @@ def mean_of_highest(scores: np.ndarray, offsets: np.ndarray, share: float, train
         valid = place > 0 if trained is None else inside(trained, int(offsets[first]), int(offsets[stop]))
         values[~valid] = -np.inf  # sorts behind all others
         order = np.lexsort((-values, owner))
-        wanted = np.ceil(n_valid[first:stop] * share).astype(np.int64)  # (documents,)
-        taken = place < wanted[owner]  # the order keeps documents where they are
+        counts = np.ceil(n_valid[first:stop] * share).astype(np.int64)  # (documents,)
+        taken = place < counts[owner]  # the order keeps documents where they are
         sums = np.bincount(owner[taken], weights=values[order][taken], minlength=stop - first)
-        found[first:stop] = np.divide(sums, wanted, out=np.zeros_like(sums), where=wanted > 0)
-    return found
+        means[first:stop] = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+    return means
 
 
 def judge_ranking(
@@ -73,8 +73,8 @@ def judge_ranking(
             lower bound and as 1 for the upper one, so that no interval is too narrow.
         seed: of the draws.
     """
-    known = np.flatnonzero(labels.known)
-    order = known[np.lexsort((id_rank[known], -scores[known]))]
+    documents = np.flatnonzero(labels.labelled)
+    order = documents[np.lexsort((id_rank[documents], -scores[documents]))]
     bad, ordered = labels.bad[order], scores[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))  # where another score begins
     n_bad = int(bad.sum())

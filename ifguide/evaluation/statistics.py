@@ -63,9 +63,9 @@ def bootstrap_bounds(
     return low, np.quantile(for_high, 1 - _TAIL, axis=0, method="higher")
 
 
-def _interval(measure: Callable[..., float], whole: np.ndarray, **how) -> Interval:
+def _interval(measure: Callable[..., float], whole: np.ndarray, **draws) -> Interval:
     """The measure of all rows of `whole`, with its bounds."""
-    low, high = bootstrap_bounds(measure, len(whole), **how)
+    low, high = bootstrap_bounds(measure, len(whole), **draws)
     return Interval(measure(slice(None)), float(low), float(high))
 
 
@@ -76,7 +76,7 @@ def bootstrap_interval(statistic: Statistic, scores: np.ndarray, **draws: int) -
 
 
 def share_interval(hits: np.ndarray) -> Interval:
-    """The share of hits, bool (n,), with Wilson's score interval, which is no point at 0 and 1 either."""
+    """The share of hits, bool (n,), with Wilson's score interval, which has a width even at 0 and 1."""
     return Interval(float(hits.mean()), *wilson(int(hits.sum()), len(hits)))
 
 

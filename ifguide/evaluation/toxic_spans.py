@@ -47,21 +47,21 @@ def find_toxic_spans(texts: Sequence[str], toxicity: np.ndarray, scorer: "Toxici
     rated = {text: float(score) for text, score in zip(texts, toxicity, strict=True) if score >= TOXIC_FROM}
     words = {text: find_words(text) for text in rated}
     names = {text: [text[start:end] for start, end in places] for text, places in words.items()}
-    different = list(dict.fromkeys(word for found in names.values() for word in found))
+    different = list(dict.fromkeys(word for parts in names.values() for word in parts))
     scores = scorer.score(different) if different else np.zeros(0)
     alone = {word: float(score) for word, score in zip(different, scores, strict=True)}
-    toxic = {text: {word for word in found if alone[word] >= TOXIC_FROM} for text, found in names.items()}
-    together = [text for text, found in toxic.items() if words[text] and not found]
+    toxic = {text: {word for word in parts if alone[word] >= TOXIC_FROM} for text, parts in names.items()}
+    together = [text for text, parts in toxic.items() if words[text] and not parts]
     for start in range(0, len(together), _TOGETHER):
         part = together[start : start + _TOGETHER]
         toxic |= _take_out({text: words[text] for text in part}, rated, alone, scorer)
-    found = {text: _join(text, words[text], toxic[text]) for text in rated}
-    return [found.get(text, []) if score >= TOXIC_FROM else [] for text, score in zip(texts, toxicity, strict=True)]
+    spans = {text: _join(text, words[text], toxic[text]) for text in rated}
+    return [spans.get(text, []) if score >= TOXIC_FROM else [] for text, score in zip(texts, toxicity, strict=True)]
 
 
 def find_words(text: str) -> list[Span]:
     """Where the words of a text are: separated by white space, without the punctuation around them."""
-    found = []
+    places = []
     for piece in re.finditer(r"\S+", text):
         start, end = piece.span()
         while start < end and _is_around(text[start]):
@@ -69,8 +69,8 @@ def find_words(text: str) -> list[Span]:
         while start < end and _is_around(text[end - 1]):
             end -= 1
         if start < end:
-            found.append((start, end))
-    return found
+            places.append((start, end))
+    return places
 
 
 def flatten_spans(spans: Iterable[Span]) -> np.ndarray:
@@ -83,11 +83,11 @@ def read_spans(flat: object, text: str) -> list[Span]:
     if not isinstance(flat, np.ndarray | list | tuple):
         return []
     places = [int(place) for place in flat]
-    found: list[Span] = []
+    spans: list[Span] = []
     for start, end in zip(places[::2], places[1::2], strict=False):
-        if (found[-1][1] if found else 0) <= start < end <= len(text):
-            found.append((start, end))
-    return found
+        if (spans[-1][1] if spans else 0) <= start < end <= len(text):
+            spans.append((start, end))
+    return spans
 
 
 def _is_around(sign: str) -> bool:

@@ -73,19 +73,19 @@ class DetoxifyScorer:
 
     def __init__(self, variant: str = "original", *, device: str = "cpu"):
         if variant not in self.VARIANTS:
-            known = ", ".join(self.VARIANTS)
-            raise ConfigError(f"evaluate.scorer: expected detoxify with one of {known}, got {variant!r}")
+            variants = ", ".join(self.VARIANTS)
+            raise ConfigError(f"evaluate.scorer: expected detoxify with one of {variants}, got {variant!r}")
         try:
             from detoxify import Detoxify
         except ImportError as error:
-            wanted = "the package detoxify is not installed; run: pip install detoxify"
-            raise InputError(f"scorer detoxify:{variant}: {wanted}") from error
+            problem = "the package detoxify is not installed; run: pip install detoxify"
+            raise InputError(f"scorer detoxify:{variant}: {problem}") from error
         self.name = f"detoxify:{variant}"
         try:
             self._model = Detoxify(variant, device=device)
         except Exception as error:
-            said = f"scorer {self.name}: its weights could not be loaded ({error})"
-            raise InputError(f"{said}; check the network, or use profanity-check") from error
+            problem = f"scorer {self.name}: its weights could not be loaded ({error})"
+            raise InputError(f"{problem}; check the network, or use profanity-check") from error
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """float64 (n,): Detoxify's `toxicity`."""
@@ -108,8 +108,8 @@ class ClassifierScorer:
                 source, use_safetensors=True, trust_remote_code=False
             )
         except Exception as error:
-            wanted = "a folder or hub id of a text classifier with safetensors weights"
-            raise InputError(f"scorer classifier:{source}: expected {wanted}, got {error}") from error
+            expected = "a folder or hub id of a text classifier with safetensors weights"
+            raise InputError(f"scorer classifier:{source}: expected {expected}, got {error}") from error
         self._model = model.to(device).eval()
         self._label = find_toxic_label(model.config.id2label, label)
         # exclusive classes share a softmax; a single class and independent ones have a sigmoid each
@@ -137,9 +137,9 @@ class ClassifierScorer:
 
 
 def find_toxic_label(id2label: dict[int, str], label: str | None = None) -> int:
-    """Number of the class that means toxic: the one with this name (case does not matter) or number; without a `label`
-    one of the usual names, or class 1 of two unnamed classes, as in ToxiGen-RoBERTa. A ConfigError: not found or not
-    clear; the message lists the classes."""
+    """The number of the toxic class: the one with this name (in any case) or number; without a `label` the one with a
+    usual name, or class 1 of two unnamed classes, as in ToxiGen-RoBERTa. A ConfigError, which lists the classes: there
+    is no such class, or it is not clear which."""
     names = {int(i): name for i, name in id2label.items()}
     lowered = {name.lower(): i for i, name in names.items()}
     choices = ", ".join(f"{i} ({name})" for i, name in sorted(names.items()))
@@ -156,8 +156,8 @@ def find_toxic_label(id2label: dict[int, str], label: str | None = None) -> int:
         return lowered["label_1"]
     if len(names) == 1:
         return next(iter(names))
-    wanted = "a class that clearly is the toxic one"
-    raise ConfigError(f"evaluate.scorer: expected {wanted}, got {choices}; add #LABEL to the scorer")
+    expected = "a class that clearly is the toxic one"
+    raise ConfigError(f"evaluate.scorer: expected {expected}, got {choices}; add #LABEL to the scorer")
 
 
 def score_visible(texts: Sequence[str], score, batch_size: int = 4096) -> np.ndarray:
@@ -170,8 +170,8 @@ def score_visible(texts: Sequence[str], score, batch_size: int = 4096) -> np.nda
         part = visible[start : start + batch_size]
         scores[part] = score([texts[i] for i in part])
     if not ((scores >= 0) & (scores <= 1)).all():
-        found = f"{scores.min()} to {scores.max()}"
-        raise NumericalError(f"toxicity: expected scores from 0 to 1, got {found}; is the scorer damaged?")
+        got = f"{scores.min()} to {scores.max()}"
+        raise NumericalError(f"toxicity: expected scores from 0 to 1, got {got}; is the scorer damaged?")
     return scores
 
 

@@ -43,7 +43,7 @@ def position_scores(
     split = SplitModel.of(model)
     with watch(split.model, modules, on_gradient=add):
         losses = backpropagate(split, batch)
-    counted = batch.targets != -100
+    counted = batch.counted
     return torch.stack([report_at_predicted(total[:, :-1], counted) for total in totals]), losses
 
 
@@ -69,9 +69,9 @@ def score_corpus(
     name; the `outputs`, float32 arrays by the same names, are written in place, and begin at the token `first`.
     `report` is called with the tokens done. A NumericalError: a score is not finite."""
     done = 0
-    for places, found, n_tokens in score_batches(batches, score_batch, device):
+    for places, scores, n_tokens in score_batches(batches, score_batch, device):
         for name, array in outputs.items():
-            values = found[name]
+            values = scores[name]
             if n_bad := np.count_nonzero(~np.isfinite(values)):
                 remedy = "run the model in float32 (model.dtype) and check its weights"
                 raise NumericalError(f"{n_bad:,} {name} scores are not finite; {remedy}")
@@ -89,8 +89,8 @@ def score_batches(
     for batch in batches:
         results = score_batch(batch.to(device))
         counted = (batch.target_index >= 0).numpy()
-        found = {name: values.float().cpu().numpy()[counted] for name, values in results.items()}
-        yield batch.target_index.numpy()[counted], found, batch.n_tokens
+        scores = {name: values.float().cpu().numpy()[counted] for name, values in results.items()}
+        yield batch.target_index.numpy()[counted], scores, batch.n_tokens
 
 
 BLOCK = 1 << 20

@@ -32,6 +32,11 @@ class Batch:
         return Batch(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
 
     @property
+    def counted(self) -> torch.Tensor:
+        """bool (B, T-1): the next token's prediction counts."""
+        return self.targets != -100
+
+    @property
     def n_tokens(self) -> int:
         """Real tokens, padding left out."""
         return int(self.attention_mask.sum())
@@ -111,11 +116,12 @@ def make_batches(sequences, tokens_per_batch: int, *, share: tuple[int, int] = (
         width = int(lengths[order[start]])
         stop = start + max(1, tokens_per_batch // width)
         if number % share[1] == share[0]:
-            yield _pad([sequences[int(i)] for i in order[start:stop]], order[start:stop])
+            yield pad_batch([sequences[int(i)] for i in order[start:stop]], order[start:stop])
         start, number = stop, number + 1
 
 
-def _pad(sequences: list[Sequence], numbers: np.ndarray) -> Batch:
+def pad_batch(sequences: list[Sequence], numbers: np.ndarray) -> Batch:
+    """One batch of these sequences, whose `numbers` int64 (B,) the batch remembers."""
     ids = pad_rows([sequence.token_ids for sequence in sequences], 0)
     mask = pad_rows([np.ones(len(sequence.token_ids)) for sequence in sequences], 0)
     index = pad_rows([sequence.index for sequence in sequences], -1)

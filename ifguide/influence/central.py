@@ -89,14 +89,14 @@ class CentralDifference:
 
     def _hidden(self, batch: Batch) -> torch.Tensor:
         hidden = self._split.hidden(batch.input_ids, batch.attention_mask)
-        return hidden[:, :-1][batch.targets != -100]  # (n, H)
+        return hidden[:, :-1][batch.counted]  # (n, H)
 
 
 def difference_scores(
     split: SplitModel, plus: torch.Tensor, minus: torch.Tensor, epsilon: float, batch: Batch, products: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden states (n, H) of the counted positions at θ+εv and θ-εv -> (scores, losses), each (B, T-1)."""
-    counted = batch.targets != -100
+    counted = batch.counted
     losses, slopes = split.slopes((plus + minus) / 2, (plus - minus) / (2 * epsilon), batch.targets[counted], products)
     empty = losses.new_zeros(batch.targets.shape)
     return empty.masked_scatter(counted, slopes), empty.masked_scatter(counted, losses)
@@ -160,7 +160,7 @@ class PairedDifference:
         forwards = {layer.module: layer for layer in self._layers}
         with replace_forward(forwards), hold_routes(self._routers, _choose_together):
             hidden = self._split.hidden(*twice)[:, :-1]  # (2B, T-1, H)
-        counted = batch.targets != -100
+        counted = batch.counted
         plus, minus = (half[counted] for half in hidden.chunk(2))
         return difference_scores(self._split, plus, minus, self.epsilon, batch, self._products)
 

@@ -5,6 +5,7 @@ symmetric. So the score is the sum over queries of ± g_qᵀPg / n, plus for the
 each summand is that query's contribution. Shapes: Q queries, D documents; gradients are (O, I) a layer.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
@@ -47,19 +48,19 @@ def dot(a: Matrices, b: Matrices) -> float:
     return sum(float((a[name].double() * b[name].double()).sum()) for name in a)
 
 
-def document_gradient(model: nn.Module, modules: Layers, document: Document, **options) -> Matrices:
-    """∇Σℓ over the tokens that count, zeros when there are none; `options` are for `query_gradient`."""
+def document_gradient(model: nn.Module, modules: Layers, document: Document) -> Matrices:
+    """∇Σℓ over the tokens that count, zeros when there are none."""
     pairs = [(s.token_ids, s.index >= 0) for s in document if (s.index[1:] >= 0).any()]
     if not pairs:
         return zero_matrices(model, modules)
-    mean = query_gradient(model, modules, pairs, weighting="token-sum", objective="loss", **options)
+    mean = query_gradient(model, modules, pairs, weighting="token-sum", objective="loss")
     return {name: value * len(pairs) for name, value in mean.items()}
 
 
 def pull_documents(
     model: nn.Module, modules: Layers, documents: Listing[Document], curvature: Curvature
 ) -> tuple[Matrices, np.ndarray]:
-    """What documents pull a model's parameters by: Pg of each, (D, O, I) a layer, held together; and gᵀPg, float64
+    """How documents pull at a model's parameters: Pg of each, (D, O, I) a layer, held together; and gᵀPg, float64
     (D,)."""
     lengths, held = np.zeros(len(documents)), Matrices()
     for number, document in enumerate(documents):
@@ -87,12 +88,16 @@ def contributions(
     A backward pass over the queries gives each layer's inputs and output gradients, of which a query's gradient is the
     product. It is formed layer by layer, some queries at a time, and meets all documents at once.
     """
-    how: dict = {"weighting": weighting, "objective": objective, "tokens_per_batch": tokens_per_batch}
-    products = {kind: _products(model, modules, encoded, pulled, **how) for kind, encoded in queries.items()}
-    return {kind: (1.0 if kind == "toxic" else -1.0) * rows.T / len(rows) for kind, rows in products.items()}
+    shares = {}
+    for kind, encoded in queries.items():
+        products = _products(model, modules, encoded, pulled, weighting, objective, tokens_per_batch)
+        shares[kind] = (1.0 if kind == "toxic" else -1.0) * products.T / len(products)
+    return shares
 
 
-def _products(model, modules, encoded, pulled: Matrices, *, weighting, objective, tokens_per_batch) -> np.ndarray:
+def _products(
+    model, modules: Layers, encoded: Encoded, pulled: Matrices, weighting: str, objective: str, tokens_per_batch: int
+) -> np.ndarray:
     """Inner products of each query's gradient with what each document pulls, float64 (Q, D)."""
     split, sums = SplitModel.of(model), np.zeros((len(encoded), len(next(iter(pulled.values())))))
 
@@ -117,17 +122,17 @@ def similarities(
     lengths: np.ndarray,
     others: Listing[Document],
     curvature: Curvature,
-    known: dict[int, float],
+    other_lengths: dict[int, float],
 ) -> Iterator[np.ndarray]:
     """How alike the influence of documents, from `pull_documents`, is to that of each of the others in turn, float64
-    (D,): gᵀPg' over the lengths of both in the same metric, -1 to 1. `known` takes g'ᵀPg' of the others by number; what
-    it has is not computed again, which is most of the work for other documents."""
+    (D,): gᵀPg' over the lengths of both in the same metric, -1 to 1. `other_lengths` takes g'ᵀPg' of the others
+    by number; what it has is not computed again, which saves most of the work for further documents."""
     for number, other in enumerate(others):
         there = document_gradient(model, modules, other)
         products = sum((pulled[name].flatten(1) @ there[name].flatten()).double().cpu().numpy() for name in there)
-        if number not in known:
-            known[number] = dot(curvature.apply(there), there)
-        scale = np.sqrt(np.maximum(lengths * known[number], 0))
+        if number not in other_lengths:
+            other_lengths[number] = dot(curvature.apply(there), there)
+        scale = np.sqrt(np.maximum(lengths * other_lengths[number], 0))
         yield np.divide(products, scale, out=np.zeros(len(lengths)), where=scale > 0)
 
 
@@ -148,9 +153,9 @@ def compare_queries(
         ones, so that positive always means "along the direction"), and the cosine of v with the direction without the
         query (1: it changes nothing; NaN for the only query of a set).
     """
-    options: dict = {"weighting": weighting, "objective": objective}
+    gradient = functools.partial(query_gradient, model, modules, weighting=weighting, objective=objective)
     done = ALONE.count(report, sum(map(len, queries.values())))
-    pulled = {kind: curvature.apply(query_gradient(model, modules, q, **options)) for kind, q in queries.items()}
+    pulled = {kind: curvature.apply(gradient(encoded)) for kind, encoded in queries.items()}
     v = pulled["toxic"]
     if "safe" in pulled:
         v = {name: value - pulled["safe"][name] for name, value in v.items()}
@@ -159,7 +164,7 @@ def compare_queries(
         sign, n = (1.0 if kind == "toxic" else -1.0), len(encoded)
         rows = np.full((n, 2), np.nan)
         for number, query in enumerate(encoded):
-            own = curvature.apply(query_gradient(model, modules, [query], **options))
+            own = curvature.apply(gradient([query]))
             rows[number, 0] = sign * dot(own, v) / (dot(own, own) * norm) ** 0.5
             if n > 1:  # without it the set's mean is (n ḡ - g) / (n - 1)
                 without = {name: v[name] + sign * (pulled[kind][name] - own[name]) / (n - 1) for name in v}

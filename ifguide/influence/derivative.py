@@ -104,7 +104,7 @@ def choose_derivative(
 
     def score(way: Derivative) -> np.ndarray:  # float64 (n,), of the counted tokens
         scorer = way.scorer(split, modules, direction)
-        return np.concatenate([scorer(batch)[0][batch.targets != -100].double().cpu().numpy() for batch in sample])
+        return np.concatenate([scorer(batch)[0][batch.counted].double().cpu().numpy() for batch in sample])
 
     def judge(method: str, products: str, epsilon: float) -> Derivative:
         way = Derivative(method, products, epsilon, judge="half-step" if exact is None else "jvp")
@@ -136,9 +136,9 @@ def choose_derivative(
     if best.correlation >= AGREEMENT:
         return dataclasses.replace(best, refused=_described(refused))
     if exact is None:
-        said = f"no forward-mode derivative, and no step agrees with its half (r = {best.correlation:.5f} at best"
+        reason = f"no forward-mode derivative, and no step agrees with its half (r = {best.correlation:.5f} at best"
         remedy = 'model.dtype = "float32", or take the best step with scores.derivative = "central"'
-        raise NumericalError(f"this model has {said}, expected {AGREEMENT}); set {remedy}")
+        raise NumericalError(f"this model has {reason}, expected {AGREEMENT}); set {remedy}")
     return Derivative("jvp", dtype, n_tokens=len(exact), refused=_described([*refused, best]))
 
 

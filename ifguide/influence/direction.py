@@ -28,7 +28,7 @@ def zero_matrices(model: nn.Module, modules: Layers) -> Matrices:
 def backpropagate_queries(split: SplitModel, batch: Batch, weighting: str, objective: str) -> None:
     """Send the gradients of a batch of queries back, each the mean (`token-mean`) or the sum (`token-sum`) over its
     counted tokens of the objective, a name of `OBJECTIVES`."""
-    counted = (batch.targets != -100).to(accumulation_dtype(split))  # (B, T-1)
+    counted = batch.counted.to(accumulation_dtype(split))  # (B, T-1)
     weights = counted / counted.sum(dim=1, keepdim=True) if weighting == "token-mean" else None
     backpropagate(split, batch, weights=weights, objective=OBJECTIVES[objective])
 
@@ -96,10 +96,10 @@ def direction_by_layer(
     """The direction v, each layer's name and part in turn: moving the model's parameters along -v makes toxic
     completions likelier. `toxic` and `safe` are mean gradients of the queries; without safe ones this is standard,
     non-differential influence. Without `factors`, of EK-FAC by layer, the curvature is the identity, for ablation;
-    `damping` and `unit` are as for `LayerFactors.precondition`. A layer's factors are asked for in its turn.
+    `damping` and `unit` are as for `LayerFactors.precondition`. A layer's factors are read when its turn comes.
 
     Of experts the mean eigenvalue is that of all experts of their layer together, as `means` from `expert_means` has
-    it: one that few tokens reach, or none, would else be damped by next to nothing and rule the direction.
+    it: otherwise an expert that few tokens reach would be damped by next to nothing and dominate the direction.
     """
     for name, gradient in toxic.items():
         difference = gradient - safe[name] if safe is not None else gradient

@@ -7,7 +7,8 @@ Q_G. The Fisher is approximated by (Q_G ⊗ Q_A) diag(λ) (Q_G ⊗ Q_A)ᵀ, wher
 of the sequence's gradient in that basis. Sums run in float32, or in float64 for a float64 model.
 
 The layers are fitted in parts, each in two passes of its own, so that only one part's matrices are in memory: first its
-covariances; then its eigenvectors, each in the place of its covariance, and λ. What is known is handed on at once.
+covariances; then its eigenvectors, each in the place of its covariance, and λ. Each result is handed on as soon
+as it is known.
 """
 
 import functools
@@ -34,7 +35,7 @@ _BLOCKS = 4
 _LEAST_STRIP = 128
 """Rows of the narrowest strip worth a product of its own."""
 _ONE_BY_ONE = ("cpu",)
-"""Devices where a batch of decompositions gains nothing, and its last digits differ with a matrix's place in it."""
+"""Devices where decomposing in batches gains nothing, and the last digits depend on a matrix's place in the batch."""
 
 Report = Callable[[int, int], None]
 Keep = Callable[[str, str, torch.Tensor], None]
@@ -81,13 +82,13 @@ class LayerFactors:
 
 def factor_shapes(modules: Layers, rank: int = 0) -> dict[str, dict[str, tuple[int, ...]]]:
     """The shape of each field of each layer's factors, as `stream_factors` hands them on."""
-    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, module in modules.items():
         outputs, inputs = layer_shape(module)
         r, s = _kept(outputs, rank), _kept(inputs, rank)
-        found[name] = {"input_vectors": (inputs, s), "output_vectors": (outputs, r), "eigenvalues": (r, s)}
-        found[name] |= {"rest": (1,)} if rank else {}
-    return found
+        shapes[name] = {"input_vectors": (inputs, s), "output_vectors": (outputs, r), "eigenvalues": (r, s)}
+        shapes[name] |= {"rest": (1,)} if rank else {}
+    return shapes
 
 
 def _kept(side: int, rank: int) -> int:
@@ -98,9 +99,11 @@ def fit_factors(model: nn.Module, modules: Layers, batches: Callable[[], Iterabl
     """EK-FAC factors of every layer in memory, by name; `batches` makes the same batches each time it is called, and
     `options` are those of `stream_factors`. Layers that read the same inputs (see `find_shared_inputs`) share one
     tensor `input_vectors`."""
-    found: dict[str, dict[str, torch.Tensor]] = {name: {} for name in modules}
-    stream_factors(model, modules, batches, lambda name, field, matrix: found[name].update({field: matrix}), **options)
-    return {name: LayerFactors(**fields) for name, fields in found.items()}
+    by_layer: dict[str, dict[str, torch.Tensor]] = {name: {} for name in modules}
+    stream_factors(
+        model, modules, batches, lambda name, field, matrix: by_layer[name].update({field: matrix}), **options
+    )
+    return {name: LayerFactors(**fields) for name, fields in by_layer.items()}
 
 
 def stream_factors(
@@ -141,10 +144,21 @@ def stream_factors(
     """
     parts = parts or (modules,)
     (n_tokens,) = processes.sum_counts(sum(batch.n_tokens for batch in batches()))
-    fit = Fit(model, modules, batches, labels, seed, products, report, n_tokens, processes, 2 * len(parts))
-    found = processes.count(report_eigenbases, sum(len({*fit.sharing(part).values()}) + len(part) for part in parts))
+    fit = Fit(
+        model,
+        modules,
+        batches,
+        labels=labels,
+        seed=seed,
+        products=products,
+        report=report,
+        n_tokens=n_tokens,
+        processes=processes,
+        passes=2 * len(parts),
+    )
+    count = processes.count(report_eigenbases, sum(len({*fit.sharing(part).values()}) + len(part) for part in parts))
     for part in parts:
-        _fit_part(fit, part, keep, rank, stored, found)
+        _fit_part(fit, part, keep, rank, stored, count)
 
 
 def _fit_part(fit: "Fit", part: Layers, keep: Keep, rank: int, stored: torch.dtype | None, count: SharedCount) -> None:
@@ -189,8 +203,8 @@ def _find_eigenvectors(groups: tuple[Matrices, ...], rank: int, count: SharedCou
         at_once = 1 if device.type in _ONE_BY_ONE else (work[0][0] // side) ** 2  # in no more memory than the largest
         for start in range(0, len(group), at_once):
             some = group[start : start + at_once]
-            found = eigenvectors(torch.stack([matrices[name] for matrices, name in some]), [name for _, name in some])
-            for (matrices, name), vectors in zip(some, found, strict=True):
+            bases = eigenvectors(torch.stack([matrices[name] for matrices, name in some]), [name for _, name in some])
+            for (matrices, name), vectors in zip(some, bases, strict=True):
                 matrices[name] = vectors[:, -_kept(side, rank) :].clone(memory_format=torch.contiguous_format)
             count.add(len(some))
     count.wait()
@@ -204,9 +218,23 @@ def accumulation_dtype(model: nn.Module) -> torch.dtype:
 
 
 class Fit:
-    """Passes over the data, which all see the same batches and the same labels."""
+    """Passes over the data, which all see the same batches and the same labels. Arguments as for `stream_factors`, and
+    how many `passes` there will be over how many tokens: after the last, nothing is remembered for another."""
 
-    def __init__(self, model, modules, batches, labels, seed, products, report, n_tokens, processes, passes=2):
+    def __init__(
+        self,
+        model: nn.Module,
+        modules: Layers,
+        batches: Callable[[], Iterable[Batch]],
+        *,
+        labels: str = "sampled",
+        seed: int = 0,
+        products: torch.dtype | None = None,
+        report: Report | None = None,
+        n_tokens: int = 0,
+        processes: Processes = ALONE,
+        passes: int = 0,
+    ):
         self.split, self.modules, self.batches = SplitModel.of(model), modules, batches
         self.labels, self.seed, self.processes = labels, seed, processes
         self.count = processes.count(report, passes * n_tokens)
@@ -246,12 +274,12 @@ class Fit:
         """What the output embedding gives for a batch: kept in the first pass while there is room, for the others."""
         if number in self.kept:
             return self.kept[number] if self.passes else self.kept.pop(number)
-        found = compute()
-        size = sum(part.nbytes for part in found)
+        computed = compute()
+        size = sum(part.nbytes for part in computed)
         if size <= self.room:
             self.room -= size
-            self.kept[number] = found
-        return found
+            self.kept[number] = computed
+        return computed
 
     def covariances(self, part: Layers) -> tuple[Matrices, Matrices]:
         """Of a part of the layers, A of each that shares no earlier one's inputs, and G of each."""
@@ -313,13 +341,13 @@ class Fit:
         with watch(self.split.model, part, on_gradient=add):
             _, n_sequences = self._run()
         self.processes.sum((*values.values(), *(squares.values() if rank else ())))
-        found: dict[str, tuple[torch.Tensor, torch.Tensor | None]] = {}
+        fitted: dict[str, tuple[torch.Tensor, torch.Tensor | None]] = {}
         for name, matrix in values.items():
             total = squares[name].div_(max(n_sequences, 1))
             outside = max(1, len(output_vectors[name]) * len(input_vectors[shared[name]]) - matrix.numel())
             matrix.div_(max(n_sequences, 1))
-            found[name] = matrix, (total - matrix.sum()).clamp_(min=0).div_(outside) if rank else None
-        return found
+            fitted[name] = matrix, (total - matrix.sum()).clamp_(min=0).div_(outside) if rank else None
+        return fitted
 
 
 def _add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:

@@ -29,10 +29,10 @@ def own_loss_scores(model: nn.Module, modules: Layers, direction: Matrices, batc
             try:
                 losses, scores = forward_ad.unpack_dual(SplitModel.of(model)(batch))
             except RuntimeError as error:  # or NotImplementedError, which is one
-                if " AD" not in (said := str(error).partition("\n")[0]):
+                if " AD" not in (reason := str(error).partition("\n")[0]):
                     raise
                 remedy = 'scores need none with scores.derivative = "auto"'
-                raise ConfigError(f"this model has no forward-mode derivative ({said}); {remedy}") from error
+                raise ConfigError(f"this model has no forward-mode derivative ({reason}); {remedy}") from error
     return torch.zeros_like(losses) if scores is None else scores, losses
 
 

@@ -94,7 +94,7 @@ class SplitModel(nn.Module):
 
     def forward(self, batch: Batch, objective: Objective = cross_entropy) -> torch.Tensor:
         """One value a predicted token (B, T-1), 0 where nothing counts. Differentiable in forward mode."""
-        counted = batch.targets != -100
+        counted = batch.counted
         hidden = self.hidden(batch.input_ids, batch.attention_mask)[:, :-1][counted]  # (n, H)
         targets = batch.targets[counted]
         values = [objective(self.logits(hidden[part]), targets[part]) for part in self.parts(len(targets))]
@@ -128,8 +128,8 @@ class SplitModel(nn.Module):
         rows, _ = BLOCK[_kind(hidden)]
         weight, bias, empty = weight_of(head), bias_of(head), upcast(hidden.new_zeros(0))
         parts = slices(len(targets), rows)
-        found = [_slopes(hidden[part], tangent[part], targets[part], weight, bias, products) for part in parts]
-        losses, slopes = zip((empty, empty), *found, strict=True)
+        by_part = [_slopes(hidden[part], tangent[part], targets[part], weight, bias, products) for part in parts]
+        losses, slopes = zip((empty, empty), *by_part, strict=True)
         return torch.cat(losses), torch.cat(slopes)
 
     @torch.no_grad()
@@ -141,11 +141,11 @@ class SplitModel(nn.Module):
         words that count; None: they are drawn from the model's own prediction."""
         head = self.model.get_output_embeddings()
         weight, bias = weight_of(head), bias_of(head)
-        found = []
+        by_part = []
         for part in slices(len(hidden), BLOCK[_kind(hidden)][0]):
-            wanted = None if targets is None else targets[part]
-            found.append(_loss_gradient(hidden[part], wanted, weight, bias, generator))
-        gradients, losses = zip(*found, strict=True)
+            words = None if targets is None else targets[part]
+            by_part.append(_loss_gradient(hidden[part], words, weight, bias, generator))
+        gradients, losses = zip(*by_part, strict=True)
         return torch.cat(gradients), torch.cat(losses)
 
     def _split_is_faithful(self) -> bool:
@@ -259,12 +259,12 @@ def backpropagate(
         weights: (B, T-1), one factor a predicted token; None: all 1.
         objective: one value a token.
         generator: draw the targets from the model's own prediction with it; None: the true ones.
-        recall: may give what the output embedding gave for this batch before.
+        recall: returns what the output embedding gave for this batch earlier, or computes it.
 
     Returns:
         The objective of each predicted token (B, T-1), detached, unweighted, 0 where nothing counts.
     """
-    counted = batch.targets != -100
+    counted = batch.counted
     hidden = split.hidden(batch.input_ids, batch.attention_mask)[:, :-1][counted]
     if not len(hidden):
         return upcast(hidden.new_zeros(batch.targets.shape)).detach()
@@ -288,8 +288,8 @@ def _objective_gradient(split, hidden, targets, factors, objective, generator):
     for part in split.parts(len(targets)):
         leaf = hidden[part].detach().requires_grad_()
         logits = split.logits(leaf)
-        wanted = targets[part] if generator is None else draw(logits.detach(), generator)
-        value = objective(logits, wanted)
+        words = targets[part] if generator is None else draw(logits.detach(), generator)
+        value = objective(logits, words)
         total = value.sum() if factors is None else (value * factors[part]).sum()
         (gradient[part],) = torch.autograd.grad(total, leaf)
         values.append(value.detach())

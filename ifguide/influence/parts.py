@@ -23,7 +23,7 @@ def shapes_of(part: Layers) -> Shapes:
 
 
 def fit_bytes(part: Shapes, shared: dict[str, str]) -> int:
-    """Of the matrices of a fit: the covariances, or the eigenvectors in their place; with them λ, or before that the
+    """Bytes of a fit's matrices: the covariances, or the eigenvectors in their place; and λ, or before that the
     decomposition of the largest."""
     sides = [outputs for outputs, _ in part.values()]
     sides += {shared[name]: inputs for name, (_, inputs) in part.items()}.values()
@@ -32,7 +32,7 @@ def fit_bytes(part: Shapes, shared: dict[str, str]) -> int:
 
 
 def direction_bytes(part: Shapes, shared: dict[str, str]) -> int:
-    """Of the mean gradients of two sets of queries, and of the factors and products of the largest layer."""
+    """Bytes of the mean gradients of two sets of queries, and of the factors and products of the largest layer."""
     largest = max(outputs**2 + inputs**2 + 4 * outputs * inputs for outputs, inputs in part.values())
     return 8 * sum(outputs * inputs for outputs, inputs in part.values()) + 4 * largest
 
@@ -52,7 +52,7 @@ def divide(modules: Layers, shared: dict[str, str], n: int) -> list[Layers]:
 
 
 def fewest_parts(modules: Layers, shared: dict[str, str], need: Need, room: float) -> list[Layers]:
-    """As few parts as leave none that needs more than `room` bytes; one group a part, where no number does."""
+    """The fewest parts of which none needs more than `room` bytes; where that cannot be, one part for each group."""
     n_groups = len({*shared.values()})
     for n in range(1, n_groups + 1):
         parts = divide(modules, shared, n)

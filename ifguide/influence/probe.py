@@ -104,7 +104,7 @@ def fit_direction(states: np.ndarray, labels: np.ndarray, method: str = "mean-di
 def completion_means(model: nn.Module, queries: Encoded, tokens_per_batch: int = 4096) -> np.ndarray:
     """float32 (Q, L, H): the mean hidden state over each query's completion tokens."""
     sequences = query_sequences(queries)
-    found: dict[int, np.ndarray] = {}
+    by_number: dict[int, np.ndarray] = {}
     for batch in make_batches(sequences, tokens_per_batch):
         batch = batch.to(device_of(model))
         inside = (batch.target_index >= 0).double()
@@ -113,8 +113,8 @@ def completion_means(model: nn.Module, queries: Encoded, tokens_per_batch: int =
         means = torch.stack([torch.einsum("bth,bt->bh", state[:, 1:].double(), weights) for state in states], dim=1)
         if not torch.isfinite(means).all():
             raise NumericalError("a hidden state is not finite; run the model in float32 (model.dtype)")
-        found |= dict(zip(batch.sequence.tolist(), means.float().cpu().numpy(), strict=True))
-    return np.stack([found[number] for number in range(len(sequences))])
+        by_number |= dict(zip(batch.sequence.tolist(), means.float().cpu().numpy(), strict=True))
+    return np.stack([by_number[number] for number in range(len(sequences))])
 
 
 def prompt_folds(queries: Encoded, seed: int = 0) -> np.ndarray:

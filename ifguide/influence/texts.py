@@ -79,11 +79,8 @@ def score_texts(
     """
     if kind not in METHODS:
         raise ConfigError(f"kind: expected one of {', '.join(METHODS)}, got {kind!r}")
-    corpus, bos, longest = (
-        _lay_out(texts, tokenizer),
-        bos_context(tokenizer),
-        max_length or context_length(model.config),
-    )
+    corpus, bos = _lay_out(texts, tokenizer), bos_context(tokenizer)
+    longest = max_length or context_length(model.config)
     sequences = functools.partial(_sequences, corpus, longest, bos, seed)
     queries = [encode_pairs(pairs, tokenizer, longest, bos) for pairs in (toxic, safe)]
     batches, valid = functools.partial(make_batches, tokens_per_batch=tokens_per_batch), corpus.valid()
@@ -93,11 +90,11 @@ def score_texts(
 
     def run(score: ScoreOne) -> np.ndarray:
         """Scores of the whole corpus, pooled."""
-        found, told, n = np.zeros(len(valid), np.float32), tell("scores"), len(valid)
-        count = None if told is None else lambda done: told(min(done, n), n)
-        score_corpus(batches(sequences()), lambda batch: {"": score(batch)}, {"": found}, device=device, report=count)
-        pooled = pool_blocks(found, corpus.token_ids, lambda a, b: valid[a:b], pooling)
-        return np.concatenate([*pooled]) if pooling else found
+        scores, tell_scores, n = np.zeros(len(valid), np.float32), tell("scores"), len(valid)
+        count = None if tell_scores is None else lambda done: tell_scores(min(done, n), n)
+        score_corpus(batches(sequences()), lambda batch: {"": score(batch)}, {"": scores}, device=device, report=count)
+        pooled = pool_blocks(scores, corpus.token_ids, lambda a, b: valid[a:b], pooling)
+        return np.concatenate([*pooled]) if pooling else scores
 
     parts, device = [], device_of(model)
     with _only_read(model):
@@ -107,8 +104,8 @@ def score_texts(
             fitting = functools.partial(batches, sequences(factor_tokens))
             products = torch.bfloat16 if narrow and not exact else None
             factors = fit_factors(split, modules, fitting, seed=seed, products=products, report=tell("factors"))
-            how: dict = {"tokens_per_batch": tokens_per_batch, "report": tell("queries")}
-            toxic_side, safe_side = (query_gradient(split, modules, encoded, **how) for encoded in queries)
+            gradient = functools.partial(query_gradient, tokens_per_batch=tokens_per_batch, report=tell("queries"))
+            toxic_side, safe_side = (gradient(split, modules, encoded) for encoded in queries)
             direction = differential_direction(toxic_side, safe_side, factors, damping)
             del factors, toxic_side, safe_side
             sample = [batch.to(device) for batch in batches(sequences(SAMPLE_TOKENS))]
@@ -146,11 +143,11 @@ def _sequences(corpus: ScoredTexts, longest: int, bos: int | None, seed: int, mo
 @contextlib.contextmanager
 def _only_read(model) -> Iterator[None]:
     """The model in evaluation mode without gradients of its weights, and as it was afterwards."""
-    training, wanted = model.training, [weight for weight in model.parameters() if weight.requires_grad]
+    training, trainable = model.training, [weight for weight in model.parameters() if weight.requires_grad]
     model.eval().requires_grad_(False)
     try:
         yield
     finally:
         model.train(training)
-        for weight in wanted:
+        for weight in trainable:
             weight.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Linear layers of any class seen alike: y = x Wᵀ + b, with the bias as one more input that is always 1.
+"""Linear layers of any class, all used alike: y = x Wᵀ + b, with the bias as one more input that is always 1.
 
 A gradient, an eigenbasis or a direction of a layer has shape (O, I), bias in the last column. Only this file knows how
 a class of layers stores its parameters: another class is one more line of `LAYER_TYPES`.
@@ -93,12 +93,12 @@ LAYER_TYPES: dict[type[nn.Module], LayerType] = {
 def find_linear(model: nn.Module) -> Layers:
     """All linear layers by name, in model order. Expert 3 of a module `mlp.experts` has the names
     `mlp.experts.3.gate_up_proj` and `mlp.experts.3.down_proj`; a router has the name of its module."""
-    found: Layers = {}
+    layers: Layers = {}
     for name, module in model.named_modules():
-        found |= {f"{name}{ending}": part for ending, part in _parts_of(module).items()}
-        if name not in found and LAYER_TYPES.keys() & type(module).mro():
-            found[name] = module
-    return found
+        layers |= {f"{name}{ending}": part for ending, part in _parts_of(module).items()}
+        if name not in layers and LAYER_TYPES.keys() & type(module).mro():
+            layers[name] = module
+    return layers
 
 
 def _parts_of(module: Any) -> dict[str, Part]:
@@ -127,11 +127,11 @@ def layer_group(name: str) -> str:
 
 def count_weights(layers: Layers) -> int:
     """Weights and biases of some layers, those that several share counted once."""
-    found = {}
+    sizes = {}
     for layer in layers.values():
         for tensor in filter(torch.is_tensor, (weight_of(layer), bias_of(layer))):
-            found[id(tensor if tensor._base is None else tensor._base), tensor.storage_offset()] = tensor.numel()
-    return sum(found.values())
+            sizes[id(tensor if tensor._base is None else tensor._base), tensor.storage_offset()] = tensor.numel()
+    return sum(sizes.values())
 
 
 def _type_of(module: nn.Module) -> LayerType:
@@ -246,13 +246,13 @@ def _route(owner: Any, hidden: torch.Tensor, chosen: torch.Tensor, shares: torch
     parts, k = list(owner.influence_parts.values()), chosen.shape[-1]
     order = chosen.flatten().argsort(stable=True)
     counts = chosen.flatten().bincount(minlength=len(parts) // 2).tolist()
-    found = []
+    by_expert = []
     for first, second, rows in zip(parts[::2], parts[1::2], (order // k).split(counts), strict=True):
         if len(rows):  # (n,), of which this expert gets the inputs (n, H)
             first.rows = second.rows = rows
             inner = first(hidden[rows])
-            found.append(second(owner._apply_gate(inner) if owner.has_gate else owner.act_fn(inner)))
-    outputs = torch.cat(found)  # (N·k, H), sorted by expert
+            by_expert.append(second(owner._apply_gate(inner) if owner.has_gate else owner.act_fn(inner)))
+    outputs = torch.cat(by_expert)  # (N·k, H), sorted by expert
     if owner.has_post_expert_norm:
         outputs = owner.post_expert_norm(outputs)
     weighted = outputs * shares.flatten()[order].unsqueeze(-1)
@@ -271,11 +271,11 @@ class _ThroughPart(TorchFunctionMode):
         if func is nn.functional.linear and args[1] is part.weight and (*args, options.get("bias"))[2] is part.bias:
             self.used = True
             return part(args[0])
-        found = func(*args, **options)
+        output = func(*args, **options)
         if part.hold and func in (torch.topk, torch.Tensor.topk):
-            chosen = part.hold(args[0], found[1])
+            chosen = part.hold(args[0], output[1])
             return args[0].gather(-1, chosen), chosen
-        return found
+        return output
 
 
 def _choose(owner: nn.Module, *args, **options):
@@ -283,11 +283,11 @@ def _choose(owner: nn.Module, *args, **options):
     part is watched or replaced."""
     part = _parts_of(owner)[""]
     with _ThroughPart(part) as mode:
-        found = type(owner).forward(owner, *args, **options)
+        output = type(owner).forward(owner, *args, **options)
     if not mode.used and ("forward" in vars(part) or part._forward_hooks):
-        said = f"{type(owner).__name__} does more to its inputs or weight than multiply them"
-        raise ConfigError(f"expected a router that is a linear layer, but {said}; leave it out with model.modules")
-    return found
+        reason = f"{type(owner).__name__} does more to its inputs or weight than multiply them"
+        raise ConfigError(f"expected a router that is a linear layer, but {reason}; leave it out with model.modules")
+    return output
 
 
 def find_routers(model: nn.Module) -> list[Part]:
@@ -331,8 +331,8 @@ def watch(
             rows = getattr(module, "rows", None)
             n_rows = n_sequences * length if rows is None else len(rows)
             if inputs.shape[:-1] not in ((n_sequences, length), (n_rows,)):
-                wanted, remedy = "(batch, positions, features)", "leave it out with model.modules"
-                raise ConfigError(f"layer {name} gets inputs of {tuple(inputs.shape)}, expected {wanted}; {remedy}")
+                expected, remedy = "(batch, positions, features)", "leave it out with model.modules"
+                raise ConfigError(f"layer {name} gets inputs of {tuple(inputs.shape)}, expected {expected}; {remedy}")
             if has_bias(module):  # one more input that is always 1
                 inputs = torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1)
             if rows is None:

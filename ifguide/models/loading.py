@@ -33,8 +33,8 @@ def pick_device(setting: str = "auto") -> "torch.device":
     if device.type != "cuda" or processes.alone:
         return device
     if device.index is not None:
-        wanted = f"auto or cuda with {processes.world_size} processes, each of which has a GPU of its own"
-        raise ConfigError(f"compute.device: expected {wanted}, got {setting}")
+        expected = f"auto or cuda with {processes.world_size} processes, each of which has a GPU of its own"
+        raise ConfigError(f"compute.device: expected {expected}, got {setting}")
     if processes.local_rank >= torch.cuda.device_count():
         there, remedy = torch.cuda.device_count(), "start no more processes than GPUs, or set compute.device to cpu"
         raise ConfigError(f"process {processes.local_rank} here has no GPU of its own (there are {there}); {remedy}")
@@ -60,8 +60,8 @@ class Placement:
             if not parts:
                 raise ConfigError(f"compute.max_memory: expected entries such as 0=70GiB or cpu=200GiB, got {limit!r}")
             limits["cpu" if parts[1] == "cpu" else int(parts[1])] = parts[2]
-        wanted = {"device_map": self.strategy, "max_memory": limits, "offload_folder": str(self.offload_folder or "")}
-        return {name: value for name, value in wanted.items() if value}
+        options = {"device_map": self.strategy, "max_memory": limits, "offload_folder": str(self.offload_folder or "")}
+        return {name: value for name, value in options.items() if value}
 
 
 def has_fast_bfloat16(device: "torch.device") -> bool:
@@ -154,7 +154,7 @@ def load_model(
 
 
 def check_weights(source: str) -> None:
-    """An InputError if a folder lacks safetensors weights, or has damaged ones; a hub id is not looked at."""
+    """An InputError if a folder lacks safetensors weights, or has damaged ones; a hub id is not checked."""
     from safetensors import safe_open
 
     place = Path(source)
@@ -168,7 +168,7 @@ def check_weights(source: str) -> None:
             safe_open(place / name, "pt")
 
 
-_SAID = {  # what a part of Transformers' message means, and what to do
+_EXPLANATIONS = {  # what a part of Transformers' message means, and what to do
     "custom code": "it brings code of its own, and no such code is run; name a model that Transformers knows",
     "connect to": "it is no folder here, and the hub cannot be reached; check its name and the network",
     "Repo id": "there is no such folder; check its name",
@@ -178,14 +178,15 @@ _SAID = {  # what a part of Transformers' message means, and what to do
 
 
 @contextlib.contextmanager
-def opening(what: str, source: str, wanted: str = "Hugging Face folder or hub id") -> Iterator[None]:
+def opening(what: str, source: str, alternative: str = "Hugging Face folder or hub id") -> Iterator[None]:
     """Any error of Transformers' becomes one line that names the source and what to do."""
     try:
         yield
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        said = next((text for part, text in _SAID.items() if part in reason), f"{reason}; name a {wanted}")
-        raise InputError(f"no {what} could be loaded from {source!r}: {said}") from error
+        explained = (text for part, text in _EXPLANATIONS.items() if part in reason)
+        explanation = next(explained, f"{reason}; name a {alternative}")
+        raise InputError(f"no {what} could be loaded from {source!r}: {explanation}") from error
 
 
 @contextlib.contextmanager
@@ -225,12 +226,12 @@ def tracked_modules(model: "PreTrainedModel", pattern: str = "") -> dict[str, "t
     from ifguide.models.layers import find_linear
 
     head = model.get_output_embeddings()
-    found = {name: module for name, module in find_linear(model).items() if module is not head}
+    layers = {name: module for name, module in find_linear(model).items() if module is not head}
     try:
-        found = {name: module for name, module in found.items() if re.search(pattern, name)}
+        layers = {name: module for name, module in layers.items() if re.search(pattern, name)}
     except re.error as error:
         raise ConfigError(f"model.modules: {pattern!r} is not a regular expression ({error})") from error
-    if not found:
+    if not layers:
         matching = f" matches model.modules = {pattern!r}" if pattern else ""
         raise ConfigError(f"no linear layer to track in {type(model).__name__}{matching}")
-    return found
+    return layers

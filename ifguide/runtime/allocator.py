@@ -1,8 +1,8 @@
 """Keeps freed memory for the next step, and returns it between stages. No torch.
 
 A training step frees some hundred MB and asks for them again at once. The GNU C library returns free memory at the top
-of the heap to the system each time, which then clears every page again (`python -m benchmarks.training_speed`). What is
-free below a block in use it never returns unasked: some 2 GB after SmolLM2-135M was trained.
+of the heap to the system each time, which then clears every page again. It never
+returns free memory below a block in use unasked: some 2 GB after SmolLM2-135M was trained.
 """
 
 import ctypes
@@ -26,8 +26,8 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> None:
-    """Give the system all that is free, so that a stage does not carry the memory of the one before it. It
-    takes a quarter of a second where torch and its kind are loaded."""
+    """Give all free memory back to the system, so that a stage does not carry the memory of the one before it. Takes a
+    quarter of a second once torch is loaded."""
     gc.collect()  # a Trainer is in a circle with its parts
     if trim := _find("malloc_trim"):
         trim(0)

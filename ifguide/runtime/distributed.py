@@ -64,18 +64,18 @@ class Processes:
         if self.alone:
             assert function is not None
             return function()
-        said = {}
+        answer = {}
         if self.is_main:
             assert function is not None
             try:
-                said = {"value": function()}
+                answer = {"value": function()}
             except IFGuideError as error:
                 self._tell({"error": str(error)})
                 raise
-        said = self._tell(said)
-        if "error" in said:
-            raise ProcessError(said["error"])
-        return said["value"]
+        answer = self._tell(answer)
+        if "error" in answer:
+            raise ProcessError(answer["error"])
+        return answer["value"]
 
     def sum(self, tensors: Iterable["torch.Tensor"]) -> None:
         """Replace each tensor, in place and in its dtype, by its sum over all processes: the same bytes in each."""
@@ -115,11 +115,11 @@ class Processes:
         self._n_counts += 1
         return SharedCount(self, f"count {self._n_counts}", report, total)
 
-    def _tell(self, said: dict) -> dict:
+    def _tell(self, answer: dict) -> dict:
         """The main process's value, in every process."""
         import torch
 
-        content = torch.tensor(list(json.dumps(said).encode()), dtype=torch.uint8)
+        content = torch.tensor(list(json.dumps(answer).encode()), dtype=torch.uint8)
         length = torch.tensor([len(content)])
         self.spread(length, source=0)
         if not self.is_main:
@@ -154,7 +154,7 @@ class Processes:
             raise self.lost() from error
 
     def lost(self) -> ProcessError:
-        """What a broken connection means: another process has ended, and said why or not."""
+        """The error for a broken connection: another process has ended, whether or not it said why."""
         ended = f"another of the {self.world_size} processes was killed, or ended without a word"
         return ProcessError(self.failure() or f"{ended}; give the same command again, and the run goes on")
 

@@ -80,7 +80,7 @@ def count_tail(scores: np.ndarray, offsets: np.ndarray, trained: np.ndarray | No
     """How many valid tokens are in the upper tail of the scores: the operating point that needs no labels.
 
     They score more than `TAIL` lower semi-deviations above the median: the root mean square distance of the scores
-    below the median from it. The scores below show how far noise alone reaches, since what is looked for is above; of
+    below the median from it. The scores below show how far noise alone reaches, since toxic tokens score above; of
     normally distributed scores the tail holds one in 740. `trained` are the edges of the tokens that have scores (see
     `ifguide.data.stretches`), int64 (2R,); None: all but the documents' first.
     """
@@ -198,8 +198,8 @@ def whole_window_budget(
 ) -> int:
     """The largest budget up to `max_tokens` that cuts no hit's window: what is taken before the first hit, in the order
     of `select_tokens`, whose window would go beyond."""
-    found = [(owner, high - low) for owner, low, high in _find_windows(scores, offsets, valid, ranking, window)]
-    owner, lengths = map(np.concatenate, zip(*found, strict=True))
+    windows = [(owner, high - low) for owner, low, high in _find_windows(scores, offsets, valid, ranking, window)]
+    owner, lengths = map(np.concatenate, zip(*windows, strict=True))
     taken = np.cumsum(lengths[np.argsort(np.argsort(ranking.order)[owner], kind="stable")])
     return int(taken[taken <= max_tokens].max(initial=0))
 
@@ -215,8 +215,8 @@ def spend_budget(covered: np.ndarray, order: np.ndarray, max_tokens: int) -> np.
 
 
 def select_random(valid: Flags, n_tokens: int, seed: int, mask: np.ndarray | None = None) -> np.ndarray:
-    """A mask of `n_tokens` valid tokens drawn without replacement: the control of every selection. Of a corpus larger
-    than `TOKENS_AT_ONCE` every such part gives its share. `mask` as for `select_tokens`."""
+    """A mask of `n_tokens` valid tokens drawn without replacement: the control of every selection. In a corpus larger
+    than `TOKENS_AT_ONCE` each part of that size gives its share. `mask` as for `select_tokens`."""
     mask = np.zeros(len(valid), dtype=bool) if mask is None else mask
     before = np.cumsum([0, *(np.count_nonzero(valid[part]) for part in token_parts(len(valid)))])
     shares = np.diff(before * min(n_tokens, int(before[-1])) // max(1, int(before[-1])))

@@ -35,7 +35,7 @@ class Agreement:
 
 def find_agreement(verdicts: Mapping[str, Mapping[Any, tuple[str, str]]]) -> list[Agreement]:
     """The agreement of every two reviewers with names who judged the same; `verdicts` as `VerdictLog.reviewers`."""
-    found = []
+    agreements = []
     for first, second in itertools.combinations(sorted(filter(None, verdicts)), 2):
         mine, theirs = verdicts[first], verdicts[second]
         if both := [target for target in mine if target in theirs]:
@@ -43,8 +43,8 @@ def find_agreement(verdicts: Mapping[str, Mapping[Any, tuple[str, str]]]) -> lis
 
             a, b = ([given[target][0] for target in both] for given in (mine, theirs))
             kappa = float(cohen_kappa_score(a, b)) if len({*a, *b}) > 1 else None
-            found.append(Agreement((first, second), len(both), sum(map(str.__eq__, a, b)), kappa))
-    return found
+            agreements.append(Agreement((first, second), len(both), sum(map(str.__eq__, a, b)), kappa))
+    return agreements
 
 
 def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:

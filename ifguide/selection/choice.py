@@ -44,5 +44,6 @@ def read_choice(
         above = rank(n_valid, chosen.quantile) if chosen.quantile else count_tail(chosen.attribution)
     elif not 0 <= above < n_valid:
         raise ConfigError(f"tokens_above: expected 0 to {n_valid - 1:,}, got {above:,}")
-    kept = {name: getattr(chosen, name) for name in ("attribution", "window", "max_tokens")}
-    return Choice(tokens_above=above, **kept)
+    return Choice(
+        attribution=chosen.attribution, tokens_above=above, window=chosen.window, max_tokens=chosen.max_tokens
+    )

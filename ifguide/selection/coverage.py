@@ -89,25 +89,25 @@ class Neighbours:
     Args:
         positions: int (t,), places of the highest-scoring tokens, ascending.
         scores: float32 (t,), their scores.
-        first, stop: int32 or int64 (n,), first valid token and end of each wanted token's document; their type is the
+        first, stop: int32 or int64 (n,), first valid token and end of each chosen token's document; their type is the
             result's.
-        wanted: int64 (n,), indexes into `positions`; None: all.
+        chosen: int64 (n,), indexes into `positions`; None: all.
     """
 
-    def __init__(self, positions, scores, first: np.ndarray, stop: np.ndarray, wanted: np.ndarray | None = None):
-        wanted = np.arange(len(positions)) if wanted is None else wanted
-        self.positions = positions[wanted].astype(first.dtype)
+    def __init__(self, positions, scores, first: np.ndarray, stop: np.ndarray, chosen: np.ndarray | None = None):
+        chosen = np.arange(len(positions)) if chosen is None else chosen
+        self.positions = positions[chosen].astype(first.dtype)
         self.first, self.stop = first, stop
-        own = scores[wanted]
-        self._left = self._nearest(positions, scores, wanted, own, -1, np.greater_equal)
-        self._right = self._nearest(positions, scores, wanted, own, 1, np.greater)
+        own = scores[chosen]
+        self._left = self._nearest(positions, scores, chosen, own, -1, np.greater_equal)
+        self._right = self._nearest(positions, scores, chosen, own, 1, np.greater)
 
-    def _nearest(self, positions, scores, wanted, own, step: int, dominates) -> np.ndarray:
+    def _nearest(self, positions, scores, chosen, own, step: int, dominates) -> np.ndarray:
         """(n,): place of the nearest higher-scoring token on one side, in the document and in reach."""
-        found = self.positions + self.positions.dtype.type(step * _FAR)
-        looking = np.arange(len(wanted))
+        nearest = self.positions + self.positions.dtype.type(step * _FAR)
+        looking = np.arange(len(chosen))
         for distance in range(1, _REACH + 1):
-            other = wanted[looking] + step * distance
+            other = chosen[looking] + step * distance
             inside = (other >= 0) & (other < len(positions))
             looking, other = looking[inside], other[inside]
             place = positions[other].astype(self.positions.dtype)
@@ -115,11 +115,11 @@ class Neighbours:
             near &= (place >= self.first[looking]) & (place < self.stop[looking])
             looking, other, place = looking[near], other[near], place[near]
             higher = dominates(scores[other], own[looking])
-            found[looking[higher]] = place[higher]
+            nearest[looking[higher]] = place[higher]
             looking = looking[~higher]
             if not len(looking):
                 break
-        return found
+        return nearest
 
     def own_tokens(self, window: int) -> tuple[np.ndarray, np.ndarray]:
         """(low, high), (n,): the tokens that each hit adds; empty if higher hits take them all."""

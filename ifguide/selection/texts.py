@@ -99,11 +99,11 @@ class ScoredTexts:
         else:
             order = self.ranking.order
         top = float(np.quantile(np.abs(self.scores), 0.999)) if len(self.scores) else 0.0
-        said = f"{len(self):,} texts, {len(self.token_ids):,} tokens, scores: {self.kind}"
+        summary = f"{len(self):,} texts, {len(self.token_ids):,} tokens, scores: {self.kind}"
         if self.selected is not None:
-            said += f"; {int(self.selected.sum()):,} tokens selected (underlined)"
+            summary += f"; {int(self.selected.sum()):,} tokens selected (underlined)"
         shown = "".join(f"<p>{self._token_html(int(text), top or 1.0)}</p>" for text in order[:SHOWN_TEXTS])
-        title = f"{said}. Show the first {min(SHOWN_TEXTS, len(self))}; they may be offensive"
+        title = f"{summary}. Show the first {min(SHOWN_TEXTS, len(self))}; they may be offensive"
         return f"<details><summary>{html.escape(title)}</summary>{shown}</details>"
 
     def _token_html(self, text: int, top: float) -> str:
@@ -112,7 +112,7 @@ class ScoredTexts:
         marked = [False] * len(pieces) if self.selected is None else self.selected[here].tolist()
         tokens = []
         for piece, score, chosen in zip(pieces, self.scores[here].tolist(), marked, strict=False):
-            look = f"background: rgba({_STYLE[score > 0]}, {min(1.0, abs(score) / top):.2f})"
-            look += "; text-decoration: underline 2px" if chosen else ""
-            tokens.append(f'<span style="{look}" title="{score:.3g}">{html.escape(piece)}</span>')
+            style = f"background: rgba({_STYLE[score > 0]}, {min(1.0, abs(score) / top):.2f})"
+            style += "; text-decoration: underline 2px" if chosen else ""
+            tokens.append(f'<span style="{style}" title="{score:.3g}">{html.escape(piece)}</span>')
         return "".join(tokens) + ("…" if here.stop - here.start > SHOWN_TOKENS else "")

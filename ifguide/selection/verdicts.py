@@ -40,8 +40,8 @@ class Target:
         whole = self.start is None and self.stop is None
         span = type(self.start) is int and type(self.stop) is int and 0 <= self.start < self.stop
         if not isinstance(self.document, str) or not (whole or span):
-            wanted = "a document's id, and no span or 0 <= start < stop"
-            raise ConfigError(f"expected {wanted}, got {self.document!r}, {self.start!r}, {self.stop!r}")
+            expected = "a document's id, and no span or 0 <= start < stop"
+            raise ConfigError(f"expected {expected}, got {self.document!r}, {self.start!r}, {self.stop!r}")
 
     @property
     def is_span(self) -> bool:
@@ -69,12 +69,12 @@ class VerdictLog:
         """Target -> verdict, note, and who gave them, the earliest decided first: the last ones of anybody, or as one
         reviewer sees them, their own and else those without a name."""
         self._catch_up()
-        found = {}
+        entries = {}
         for target, given in self._given.items():
             who = next(reversed(given)) if not by else by if by in given else ""
             if who in given:
-                found[target] = (*given[who], who)
-        return found
+                entries[target] = (*given[who], who)
+        return entries
 
     def current(self, by: str = "") -> dict[Target, str]:
         """Target -> verdict, as `entries`."""
@@ -86,20 +86,20 @@ class VerdictLog:
 
     def spans(self, by: str = "") -> dict[str, list[tuple[int, int, str]]]:
         """Document id -> (start, stop, verdict) of its spans, in reading order."""
-        found: dict[str, list[tuple[int, int, str]]] = {}
+        by_document: dict[str, list[tuple[int, int, str]]] = {}
         for target, verdict in self.current(by).items():
             if target.start is not None and target.stop is not None:
-                found.setdefault(target.document, []).append((target.start, target.stop, verdict))
-        return {document: sorted(spans) for document, spans in found.items()}
+                by_document.setdefault(target.document, []).append((target.start, target.stop, verdict))
+        return {document: sorted(spans) for document, spans in by_document.items()}
 
     def reviewers(self) -> dict[str, dict[Target, tuple[str, str]]]:
         """Reviewer, empty for those without a name -> their own verdicts and notes."""
         self._catch_up()
-        found: dict[str, dict[Target, tuple[str, str]]] = {}
+        by_reviewer: dict[str, dict[Target, tuple[str, str]]] = {}
         for target, given in self._given.items():
-            for who, said in given.items():
-                found.setdefault(who, {})[target] = said
-        return found
+            for who, opinion in given.items():
+                by_reviewer.setdefault(who, {})[target] = opinion
+        return by_reviewer
 
     def decide(self, target: Target, verdict: str, *, copies: Iterable[str] = (), by: str = "", note: str = "") -> None:
         """Record `toxic`, `fine` or `unsure`; `none` withdraws a verdict. `copies`, ids of other documents such as
@@ -175,7 +175,7 @@ class VerdictLog:
             self._history.append((by, [(target, self._given.get(target, {})) for target in targets]))
             for target in targets:
                 withdrawn = (by, "") if verdict == "none" else (by,)
-                given = {who: said for who, said in self._given.get(target, {}).items() if who not in withdrawn}
+                given = {who: opinion for who, opinion in self._given.get(target, {}).items() if who not in withdrawn}
                 self._set(target, given if verdict == "none" else given | {by: (verdict, note)})
 
     def _take_back(self, by: str) -> None:
@@ -184,8 +184,8 @@ class VerdictLog:
             return
         who, before = self._history.pop(last)
         for target, given in before:
-            mine = {name: said for name, said in given.items() if name in (who, "")}
-            others = {name: said for name, said in self._given.get(target, {}).items() if name != who}
+            mine = {name: opinion for name, opinion in given.items() if name in (who, "")}
+            others = {name: opinion for name, opinion in self._given.get(target, {}).items() if name != who}
             self._set(target, mine | others)
 
     def _set(self, target: Target, given: Given) -> None:
@@ -206,15 +206,27 @@ def _cut_torn_line(stream) -> None:
     stream.seek(at)
 
 
-def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str], changed: np.ndarray) -> dict[str, int]:
-    """Write a selection's mask after review into `changed`, both bool (N,): without fine documents and spans, with
-    toxic spans; spans overrule documents. Returns counts: `excluded` and `forced` tokens.
+@dataclass(frozen=True, eq=False)
+class CorrectedMask:
+    """A selection's mask after review."""
+
+    mask: np.ndarray
+    """bool (N,)."""
+    excluded: int
+    """Selected tokens that are not in it any more."""
+    forced: int
+    """Tokens that were not selected and now are."""
+
+
+def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str], *, out: np.ndarray) -> CorrectedMask:
+    """Correct a selection's mask, bool (N,), by verdicts: without fine documents and spans, with toxic spans; a span's
+    verdict overrules its document's. The corrected mask is written to `out`, bool (N,).
 
     A toxic document adds nothing by itself: the verdict does not say which of its tokens are toxic. Verdicts on
     documents or tokens that the TokenizedCorpus no longer has change nothing.
     """
-    for part in token_parts(len(mask), mask, changed):
-        changed[part] = mask[part]
+    for part in token_parts(len(mask), mask, out):
+        out[part] = mask[part]
     for target, verdict in sorted(verdicts.items(), key=lambda item: item[0].is_span):
         try:
             index = corpus.index_of(target.document)
@@ -225,12 +237,12 @@ def apply_verdicts(mask: np.ndarray, corpus, verdicts: dict[Target, str], change
         if here.stop > end:
             continue
         if verdict == "fine":
-            changed[here] = False
+            out[here] = False
         elif verdict == "toxic" and target.is_span:
-            changed[here] |= corpus.valid_between(here.start, here.stop)
-    counts = {"excluded": 0, "forced": 0}
-    for part in token_parts(len(mask), mask, changed):
-        before, after = np.asarray(mask[part]), np.asarray(changed[part])
-        counts["excluded"] += int(np.count_nonzero(before & ~after))
-        counts["forced"] += int(np.count_nonzero(after & ~before))
-    return counts
+            out[here] |= corpus.valid_between(here.start, here.stop)
+    excluded = forced = 0
+    for part in token_parts(len(mask), mask, out):
+        before, after = np.asarray(mask[part]), np.asarray(out[part])
+        excluded += int(np.count_nonzero(before & ~after))
+        forced += int(np.count_nonzero(after & ~before))
+    return CorrectedMask(out, excluded, forced)

@@ -136,13 +136,13 @@ def library_versions() -> dict[str, str]:
 def describe_machine() -> dict[str, str | int]:
     """What affects the last digits of computed numbers: `system`, `processor`, `processes`, and where torch is loaded
     `threads` and `gpu`. Imports nothing: a stage that used a GPU has torch loaded."""
-    found: dict[str, str | int] = {"system": platform.system(), "processor": platform.machine()}
-    found["processes"] = int(os.environ.get("WORLD_SIZE") or 1)
+    machine: dict[str, str | int] = {"system": platform.system(), "processor": platform.machine()}
+    machine["processes"] = int(os.environ.get("WORLD_SIZE") or 1)
     if torch := sys.modules.get("torch"):
-        found["threads"] = torch.get_num_threads()
+        machine["threads"] = torch.get_num_threads()
         if torch.cuda.is_available():
-            found["gpu"] = torch.cuda.get_device_name()
-    return found
+            machine["gpu"] = torch.cuda.get_device_name()
+    return machine
 
 
 @contextlib.contextmanager
@@ -213,8 +213,8 @@ def check_sizes(folder: Path, manifest: dict) -> str:
     for name, size in manifest.get("bytes", {}).items():
         if not (path := folder / name).is_file():
             return f"{name} is missing"
-        if (found := path.stat().st_size) != size:
-            return f"{name} has {found:,} bytes, expected {size:,}"
+        if (actual := path.stat().st_size) != size:
+            return f"{name} has {actual:,} bytes, expected {size:,}"
     return ""
 
 
@@ -225,11 +225,11 @@ def check_hashes(folder: Path, manifest: dict) -> str:
         return problem
     for name, digest in manifest["outputs"].items():
         try:
-            found = hash_file(folder / name)
+            actual = hash_file(folder / name)
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
-        if found != digest:
-            return f"{name} has the hash {found[:16]}, expected {digest[:16]}"
+        if actual != digest:
+            return f"{name} has the hash {actual[:16]}, expected {digest[:16]}"
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and name.as_posix() not in (MANIFEST, *manifest["outputs"]) and not name.name.startswith("."):
@@ -323,8 +323,8 @@ class TensorWriter:
 
         announced = self._header[name]
         if list(tensor.shape) != announced["shape"] or tensor.dtype != self._dtype:
-            found = f"{list(tensor.shape)} in {tensor.dtype}"
-            raise RuntimeError(f"{name}: expected {announced['shape']} in {self._dtype}, got {found}")
+            got = f"{list(tensor.shape)} in {tensor.dtype}"
+            raise RuntimeError(f"{name}: expected {announced['shape']} in {self._dtype}, got {got}")
         self._stream.seek(self._data + announced["data_offsets"][0])
         self._stream.write(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         self._due.discard(name)

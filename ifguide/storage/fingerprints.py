@@ -16,11 +16,13 @@ class Fingerprints:
 
     def __init__(self, memory: Path, *, fresh: bool = False):
         self._memory, self._fresh = memory, fresh
-        self._known = {}
+        self._remembered = {}
         if not fresh:
             with contextlib.suppress(OSError, ValueError, AttributeError):  # missing, damaged, or of another version
-                known = json.loads(memory.read_text(encoding="utf-8"))
-                self._known = {key: mark for key, mark in known.items() if isinstance(mark, list) and len(mark) == 3}
+                stored = json.loads(memory.read_text(encoding="utf-8"))
+                self._remembered = {
+                    key: mark for key, mark in stored.items() if isinstance(mark, list) and len(mark) == 3
+                }
 
     def of(self, path: Path, names: tuple[str, ...] = ()) -> str:
         """Hash of a file, or of a folder's files with their places in it (only those called `names`, when given).
@@ -36,11 +38,11 @@ class Fingerprints:
     def _hash(self, path: Path) -> str:
         stat, key = path.stat(), str(path.resolve())
         stamp = [stat.st_size, stat.st_mtime_ns]
-        if (known := self._known.get(key)) and known[:2] == stamp:
-            return known[2]
+        if (mark := self._remembered.get(key)) and mark[:2] == stamp:
+            return mark[2]
         digest = hash_file(path)
-        self._known[key] = [*stamp, digest]
+        self._remembered[key] = [*stamp, digest]
         if not self._fresh:
             with contextlib.suppress(OSError):  # a read-only cache only costs the hash again
-                write_json(self._memory, self._known)
+                write_json(self._memory, self._remembered)
         return digest

@@ -12,8 +12,8 @@ ON_DISK = 1 << 26
 
 
 def zeros(length: int, dtype, folder: Path) -> np.ndarray:
-    """A new array (length,) of zeros; a large one is a memory map of a file in `folder` that has no name, so that it is
-    gone with the array."""
+    """A new array (length,) of zeros; a large one is a memory map of an unnamed file in `folder`, which is gone with
+    the array."""
     n_bytes = length * np.dtype(dtype).itemsize
     if n_bytes < ON_DISK:
         return np.zeros(length, dtype=dtype)

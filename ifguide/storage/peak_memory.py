@@ -21,23 +21,23 @@ def reset_peak() -> None:
 
 def read_peak() -> dict[str, int]:
     """Bytes: `host`, where the system tells, and `device` with a GPU."""
-    found = {}
+    peak = {}
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        found["host"] = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        peak["host"] = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
-        found["device"] = torch.cuda.max_memory_allocated()
-    return found
+        peak["device"] = torch.cuda.max_memory_allocated()
+    return peak
 
 
 def free_memory(folder: Path) -> dict[str, int]:
     """Bytes that can be had now: `host`, `device` with a GPU, and `disk` in the file system of `folder`."""
-    found = {"host": psutil.virtual_memory().available}
+    free = {"host": psutil.virtual_memory().available}
     with suppress(OSError, ValueError):  # a container's limit; there is none where the file says `max`
         limit, used = (int((CONTAINER / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
-        found["host"] = min(found["host"], limit - used)
+        free["host"] = min(free["host"], limit - used)
     if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
-        found["device"] = torch.cuda.mem_get_info()[0]
+        free["device"] = torch.cuda.mem_get_info()[0]
     with suppress(OSError):
-        found["disk"] = shutil.disk_usage(folder).free
-    return found
+        free["disk"] = shutil.disk_usage(folder).free
+    return free

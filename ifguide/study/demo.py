@@ -3,10 +3,11 @@
 Nothing in the pipeline sees the planted spans: they only make the `oracle` control and judge the result.
 """
 
-import json
 import shutil
+import zipfile
 from pathlib import Path
 
+from ifguide import data
 from ifguide.config import schema
 from ifguide.runtime.progress import Progress
 from ifguide.storage.lock import LOCK, study_lock
@@ -55,17 +56,11 @@ def demo_config() -> schema.StudyConfig:
     )
 
 
-def write_inputs(folder: Path, *, seed: int = 0) -> None:
-    """Write the demo's corpus, queries, prompts, held-out text, tokenizer and model configuration into a folder."""
-    from ifguide.data.demo.generator import write_demo_inputs
-    from ifguide.data.demo.model import demo_model_config, train_tokenizer
-
-    write_demo_inputs(folder, n_documents=300, seed=seed)
-    texts = [json.loads(line)["text"] for line in (folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
-    tokenizer = train_tokenizer(texts)
-    tokenizer.save_pretrained(folder / "model")
-    description = json.dumps(demo_model_config(len(tokenizer)), indent=1)
-    (folder / "model" / "config.json").write_text(description, encoding="utf-8")
+def write_inputs(folder: Path) -> None:
+    """Write the demo's corpus, queries, prompts, held-out text, tokenizer and model configuration into a folder. They
+    are generated: `python -m benchmarks.demo_corpus` in a checkout."""
+    with zipfile.ZipFile(Path(data.__file__).with_name("demo.zip")) as packed:
+        packed.extractall(folder)
 
 
 def build_demo(*, fresh: bool = False, progress: Progress | None = None) -> Study:

@@ -23,9 +23,6 @@ from torch.utils.checkpoint import checkpoint
 
 from ifguide.data.packing import IGNORED
 
-METHODS = ("penalise", "unlikelihood", "mask", "drop")
-"""Ways to train without selected tokens. `drop` leaves out their documents, which happens in the rows
-(`ifguide.data.packing.DroppedRows`); for what is left it is plain training."""
 LOGITS_AT_ONCE = 1 << 25
 """A batch with more logits than this takes its loss in parts of at most as many: 128 MB in float32."""
 SURE = 1e-6
@@ -162,15 +159,19 @@ def _add_up(losses: Tensor, valid: Tensor, on_selected: Tensor, penalty, max_pen
     )
 
 
+METHODS: dict[str, Callable[[Tensor, float, float | None], Tensor]] = {
+    "penalise": lambda losses, penalty, most: -penalty * (losses if most is None else losses.clamp(max=most)),
+    "unlikelihood": lambda losses, penalty, _: -penalty * torch.log(SURE - torch.expm1(-losses)),
+    "mask": lambda losses, *_: torch.zeros_like(losses),
+    "drop": lambda losses, *_: losses,
+}
+"""Ways to train without selected tokens: from their cross-entropies in nats (any shape), λ and the bound to what they
+add to the objective. `drop` leaves out their documents, which happens in the rows
+(`ifguide.data.packing.DroppedRows`); for what is left it is plain training."""
+
+
 def selected_losses(losses: Tensor, penalty: float, max_penalty: float | None, method: str) -> Tensor:
-    """What selected tokens of these cross-entropies in nats (any shape) add to the objective, by `METHODS`:
-    -λ·min(CE, bound), -λ·log(1 - p), 0, or, for `drop`, CE itself, because what is dropped has no label."""
-    if method == "penalise":
-        return -penalty * (losses if max_penalty is None else losses.clamp(max=max_penalty))
-    if method == "unlikelihood":
-        return -penalty * torch.log(SURE - torch.expm1(-losses))
-    if method == "mask":
-        return torch.zeros_like(losses)
-    if method == "drop":
-        return losses
-    raise ValueError(f"expected one of {', '.join(METHODS)}, got {method!r}")
+    """What selected tokens add to the objective by one of `METHODS`."""
+    if method not in METHODS:
+        raise ValueError(f"expected one of {', '.join(METHODS)}, got {method!r}")
+    return METHODS[method](losses, penalty, max_penalty)

@@ -54,6 +54,6 @@ def _parts_are_faithful(model, logits_of) -> bool:
     with torch.no_grad():
         expected = model(input_ids=ids, use_cache=False).logits
         output = model.base_model(input_ids=ids, use_cache=False)
-        found = logits_of(output, output[0][0])
+        logits = logits_of(output, output[0][0])
     model.train(training)
-    return torch.equal(found, expected[0])
+    return torch.equal(logits, expected[0])

@@ -1,4 +1,4 @@
-"""What a training run leaves while it goes: a log, early weights, a state to go on from, and its progress."""
+"""What a training run writes as it goes: a log, early weights, a state to go on from, and its progress."""
 
 import copy
 import json
@@ -13,7 +13,6 @@ from transformers.utils import logging
 
 from ifguide.errors import NumericalError
 from ifguide.runtime.distributed import current
-from ifguide.runtime.trackers import Tracker
 from ifguide.storage.artifacts import TRAINING_LOG
 from ifguide.training.state import TrainingState, read_random, restore_random, save_state
 
@@ -37,18 +36,10 @@ class TrainingRecord(TrainerCallback):
     """Writes the log, keeps early weights and reports progress."""
 
     def __init__(
-        self,
-        folder: Path,
-        tokenizer,
-        log_every: int,
-        checkpoint_steps,
-        save_steps: int,
-        tokens_total: int,
-        report,
-        tracker: Tracker,
+        self, folder: Path, tokenizer, log_every: int, checkpoint_steps, save_steps: int, tokens_total: int, report
     ):
         self.folder, self.tokenizer, self.log_every, self.save_steps = folder, tokenizer, log_every, save_steps
-        self.checkpoint_steps, self.tracker = set(checkpoint_steps), tracker
+        self.checkpoint_steps = set(checkpoint_steps)
         self.trainer: PenalisedTrainer
         """The one it belongs to, which can only be made after it."""
         self.checkpoints: list[Path] = []
@@ -59,7 +50,7 @@ class TrainingRecord(TrainerCallback):
         self.learning_rate = 0.0
 
     def go_on(self, state: TrainingState) -> None:
-        """Take up the log, the early weights and the counts where a killed run saved its state."""
+        """Go on with the log, the early weights and the counts from where a killed run saved its state."""
         path = self.folder / TRAINING_LOG
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.step]
@@ -122,7 +113,8 @@ class TrainingRecord(TrainerCallback):
         if current().is_main:
             with open(self.folder / TRAINING_LOG, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-            self.tracker.log(line, step=state.global_step)
+        if self.trainer.args.report_to:
+            self.trainer.log({name: value for name, value in line.items() if value is not None})
         self.logged_at = now
 
 

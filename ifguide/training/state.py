@@ -66,10 +66,10 @@ class TrainingState:
 
 def read_random() -> dict[str, Tensor]:
     """The state of torch's random generators on the processor and on this process's GPU."""
-    found = {"cpu": torch.get_rng_state()}
+    states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        found["cuda"] = torch.cuda.get_rng_state()
-    return found
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
 
 
 def restore_random(states: dict[str, Tensor]) -> None:

@@ -6,7 +6,9 @@ the same order and differ by the weights of the selected tokens alone. Several p
 process does, up to rounding.
 """
 
+import importlib.util
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -22,13 +24,27 @@ from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.models.layers import stores_inputs_first
 from ifguide.models.loading import has_fast_bfloat16
 from ifguide.runtime.distributed import current
-from ifguide.runtime.trackers import NO_TRACKER, Tracker
 from ifguide.storage.artifacts import TRAINING_LOG
 from ifguide.training.parts import forward_in_parts
 from ifguide.training.record import LOG_LINES, TrainingRecord, save_weights
 from ifguide.training.rows import TrainingRows, collate_rows
 from ifguide.training.state import read_state
 from ifguide.training.trainer import PenalisedTrainer
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """Where an experiment tracker shows a training."""
+
+    study_root: Path
+    """The study's folder, whose name is the tracker's project; TensorBoard's files are inside it."""
+    name: str
+    """The run's name."""
+
+    def set_environment(self) -> None:
+        """Tell Transformers' integrations where, as far as `TrainingArguments` cannot."""
+        os.environ.setdefault("WANDB_PROJECT", self.study_root.name)
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.study_root / "tensorboard" / self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +131,7 @@ def train_model(
     folder: Path,
     report: Callable[[int, int], None] | None = None,
     checkpoint_steps: Sequence[int] = (),
-    tracker: Tracker = NO_TRACKER,
+    run: TrackedRun | None = None,
 ) -> TrainingResult:
     """Train `model` in place and write its weights.
 
@@ -138,7 +154,7 @@ def train_model(
         folder: empty, or what a killed run with the same arguments left.
         report: called with (tokens done, tokens in all), predicted tokens of all epochs.
         checkpoint_steps: optimiser steps after which to keep the weights; see `choose_checkpoint_steps`.
-        tracker: is given each line of the log.
+        run: where the tracker that `training.report_to` names shows the log; None: nowhere.
 
     Raises:
         InputError: no row has a token to learn, or suppression is asked for and no token is selected.
@@ -160,7 +176,7 @@ def train_model(
     folder = Path(folder)
     if current().is_main:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    arguments = _trainer_arguments(training, model, folder, total_steps)
+    arguments = _trainer_arguments(training, model, folder, total_steps, run)
     model.requires_grad_(True)  # a model that was loaded for scoring has its gradients off
     if training.gradient_checkpointing:
         recompute_layers(model)
@@ -177,7 +193,6 @@ def train_model(
         training.save_steps,
         math.ceil(n_tokens * total_steps / count_steps(len(rows), replace(training, max_steps=0, epochs=1.0))),
         report,
-        tracker,
     )
     trainer = PenalisedTrainer(
         model=model,
@@ -198,6 +213,10 @@ def train_model(
     large = trainer.is_large(longest * arguments.per_device_train_batch_size)
     with forward_in_parts(trainer.plain) if large else nullcontext(False) as trainer.in_parts:
         trainer.train(resume_from_checkpoint=str(trainer.resumed.folder) if trainer.resumed else None)
+    if run and training.report_to == "wandb":
+        import wandb
+
+        wandb.finish()  # its integration leaves the run open, and the next training would be logged in it
     record.count.wait()
     seconds = time.monotonic() - started
     if any(not torch.isfinite(parameter).all() for parameter in model.parameters()):
@@ -254,8 +273,15 @@ def add_adapters(model, training: TrainingConfig):
         return get_peft_model(model, settings)
 
 
-def _trainer_arguments(training: TrainingConfig, model, folder: Path, total_steps: int) -> TrainingArguments:
-    device = model.device
+def _trainer_arguments(
+    training: TrainingConfig, model, folder: Path, total_steps: int, run: TrackedRun | None
+) -> TrainingArguments:
+    device, tracker = model.device, training.report_to if run else ""
+    if run and tracker:
+        if importlib.util.find_spec(tracker) is None:
+            remedy = f"run: pip install {tracker}, or set it to an empty text"
+            raise InputError(f"training.report_to: {tracker} is not installed; {remedy}")
+        run.set_environment()
     if training.dtype == "bfloat16" and not has_fast_bfloat16(device):
         raise ConfigError(
             "training.dtype: bfloat16 needs a GPU that has it, or a processor with AMX or AVX-512 BF16, and this one"
@@ -303,7 +329,9 @@ def _trainer_arguments(training: TrainingConfig, model, folder: Path, total_step
         logging_strategy="no",
         logging_nan_inf_filter=False,
         save_strategy="no",
-        report_to="none",
+        report_to=tracker or "none",
+        project=run.study_root.name if run else "ifguide",
+        run_name=run.name if run else None,
         disable_tqdm=True,
     )
     arguments.device  # noqa: B018 - reading it sets n_gpu, which would otherwise wrap the model in DataParallel

@@ -46,12 +46,12 @@ def check_hooks(trainer: type = Trainer) -> None:
         ConfigError: a method is missing or takes other arguments.
     """
     for name, arguments in HOOKS.items():
-        found = tuple(inspect.signature(getattr(trainer, name, lambda: None)).parameters)[1:]
-        if found[: len(arguments)] != arguments:
-            said = f"({', '.join(found)})" if hasattr(trainer, name) else "no such method"
+        parameters = tuple(inspect.signature(getattr(trainer, name, lambda: None)).parameters)[1:]
+        if parameters[: len(arguments)] != arguments:
+            signature = f"({', '.join(parameters)})" if hasattr(trainer, name) else "no such method"
             raise ConfigError(
                 f"expected Trainer.{name}({', '.join(arguments)}), but transformers {transformers.__version__} has "
-                f"{said}; install transformers 5.24"
+                f"{signature}; install transformers 5.24"
             )
 
 
@@ -80,13 +80,14 @@ class PenalisedTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         names = ("input_ids", "position_ids") if self.takes_positions else ("input_ids",)
-        taken, how = {name: inputs[name] for name in names if name in inputs}, self.suppress or SuppressConfig()
-        wanted = inputs["labels"], inputs["selected"], self.penalty_now(), how.max_penalty or None, how.method
+        for_model = {name: inputs[name] for name in names if name in inputs}
+        config = self.suppress or SuppressConfig()
+        treatment = inputs["labels"], inputs["selected"], self.penalty_now(), config.max_penalty or None, config.method
         if self.in_parts and self.is_large(inputs["labels"].numel()):
-            taken["sum_losses"] = lambda *each: sum_losses_in_parts(*each, self.n_words, *wanted)
-            sums = model(**taken, use_cache=False)
+            for_model["sum_losses"] = lambda *states: sum_losses_in_parts(*states, self.n_words, *treatment)
+            sums = model(**for_model, use_cache=False)
         else:
-            sums = sum_losses(model(**taken, use_cache=False).logits, *wanted)
+            sums = sum_losses(model(**for_model, use_cache=False).logits, *treatment)
         n_items = num_items_in_batch if num_items_in_batch is not None else sums.n_selected + sums.n_other
         loss = sums.objective / max(1, n_items) if isinstance(n_items, int) else sums.objective / n_items.clamp(min=1)
         loss = loss * self.accelerator.num_processes  # whose gradients are averaged, while n_items counts all of them

@@ -95,7 +95,7 @@ def test_a_hub_id_is_taken_apart_and_handed_to_datasets(monkeypatch):
     assert [row.values for row in rows] == ROWS
     assert rows[1].where == "org/some-name:en.v1@refs/pr/3#train, row 2"
     assert rows[1].stem == "some-name"
-    assert asked == [("org/some-name", {"name": "en.v1", "revision": "refs/pr/3", "split": "train", "streaming": True})]
+    assert asked == [("org/some-name", "en.v1", {"revision": "refs/pr/3", "split": "train", "streaming": True})]
 
 
 def test_text_is_split_at_line_feeds_alone(tmp_path):

@@ -68,9 +68,9 @@ def test_a_model_that_changes_its_logits_is_refused():
 def test_what_has_no_plain_blocks_or_norm_is_refused():
     model = tiny_model("llama")
     model.model.more = torch.nn.ModuleList([torch.nn.Identity(), torch.nn.Identity()])
-    with pytest.raises(InputError, match="one list of 2 blocks in LlamaForCausalLM, found 2"):
+    with pytest.raises(InputError, match="one list of 2 blocks in LlamaForCausalLM, got 2"):
         find_lens_parts(model)
     model = tiny_model("llama")
     model.model.norm = torch.nn.Identity()
-    with pytest.raises(InputError, match="one final norm beside the blocks of LlamaForCausalLM, found 0"):
+    with pytest.raises(InputError, match="one final norm beside the blocks of LlamaForCausalLM, got 0"):
         find_lens_parts(model)

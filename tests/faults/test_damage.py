@@ -46,7 +46,7 @@ def test_every_flipped_bit_of_every_file_is_found(study):
             for harm in (flip, cut, lambda p: p.unlink(), lambda p: p.write_bytes(b"")):
                 harm(path)
                 part = check_unit(study, unit)
-                assert part.state == "damaged" and name in part.why and part.mend.startswith("`ifguide ")
+                assert part.state == "damaged" and name in part.why and part.remedy.startswith("`ifguide ")
                 path.write_bytes(whole)
             n_files += 1
         assert check_unit(study, unit).state == "whole"

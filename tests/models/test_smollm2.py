@@ -5,8 +5,8 @@ from importlib.machinery import ModuleSpec
 import pytest
 import torch
 
+from benchmarks import smollm2
 from ifguide.errors import InputError
-from ifguide.models import smollm2
 from ifguide.models.loading import load_model, load_tokenizer
 from tests.tiny import tiny_model
 from tests.tiny_tokenizers import tiny_tokenizer

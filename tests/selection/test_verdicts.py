@@ -122,17 +122,17 @@ def test_verdicts_exclude_and_force_tokens(tmp_path):
         Target("doc-003", 0, 10**6): "toxic",
         Target("doc-004", 0, 4): "unsure",
     }
-    changed = np.zeros_like(mask)
-    counts = apply_verdicts(mask, corpus, verdicts, changed)
+    corrected = apply_verdicts(mask, corpus, verdicts, out=np.zeros_like(mask))
     expected = mask.copy()
     expected[here] = False
     expected[here.start + inside] = True
     first = int(corpus.offsets[corpus.index_of("doc-001")])
     expected[first + 1 : first + 3] = True
-    assert (changed == expected).all()
-    assert counts == {"excluded": int((mask & ~expected).sum()), "forced": int((expected & ~mask).sum())}
-    assert not (changed & ~corpus.valid()).any()
-    assert apply_verdicts(mask, corpus, {}, changed) == {"excluded": 0, "forced": 0}
+    assert (corrected.mask == expected).all()
+    assert corrected.excluded == int((mask & ~expected).sum()) and corrected.forced == int((expected & ~mask).sum())
+    assert not (corrected.mask & ~corpus.valid()).any()
+    unchanged = apply_verdicts(mask, corpus, {}, out=np.zeros_like(mask))
+    assert (unchanged.mask == mask).all() and unchanged.excluded == unchanged.forced == 0
 
 
 def test_wilson_is_the_root_of_its_equation():

@@ -53,7 +53,7 @@ def test_swapping_labels_or_scores_turns_auroc_round():
     scores, labels, id_rank = random_case()
     value = judge_ranking(scores, labels, id_rank, n_draws=2).auroc.value
     assert judge_ranking(-scores, labels, id_rank, n_draws=2).auroc.value == pytest.approx(1 - value)
-    turned = Labels(~labels.bad, labels.known)
+    turned = Labels(~labels.bad, labels.labelled)
     assert judge_ranking(scores, turned, id_rank, n_draws=2).auroc.value == pytest.approx(1 - value)
 
 
@@ -97,7 +97,7 @@ def test_labels_belong_to_documents_by_id(study):
     mark_fresh(study)
     labels = read_labels(study, "is_bad")
     assert dict(zip(study.corpus().ids(), labels.bad.tolist(), strict=True)) == {"b": True, "a": False, "c": True}
-    assert labels.known.all()
+    assert labels.labelled.all()
     spans = read_labels(study, "spans")  # a list says bad when it holds anything
     assert dict(zip(study.corpus().ids(), spans.bad.tolist(), strict=True)) == {"b": False, "a": True, "c": True}
 

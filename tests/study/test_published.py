@@ -280,7 +280,7 @@ def test_what_cannot_be_pushed_is_refused_in_one_line_and_nothing_is_uploaded(st
     refused("closed/study: the Hub refuses your login", repo="closed/study")
     refused('"license" must be one of', licence="none-known")
     hub.repositories["datasets/org/other"] = Repository(False, {"main": {"README.md": b"", "train.csv": b"a"}})
-    refused(r"org/other holds what is not of ifguide \(train.csv\)", repo="org/other")
+    refused(r"org/other holds files that ifguide did not write \(train.csv\)", repo="org/other")
     hub.repositories["datasets/org/open"] = Repository(False, {"main": {MARK: b"{}"}})
     refused("org/open is there already and public", repo="org/open", private=True)
     monkeypatch.setenv("HF_TOKEN", "hf_expired")

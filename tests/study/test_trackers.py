@@ -6,7 +6,6 @@ import math
 import pytest
 
 from ifguide.errors import InputError
-from ifguide.runtime.trackers import FOLDER
 from ifguide.storage.artifacts import TRAINING_LOG
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
@@ -29,29 +28,26 @@ def run_tracked(cache, kind: str) -> tuple[Study, list[dict]]:
     return Study.open("tiny", cache), [json.loads(line) for line in lines]
 
 
-def test_tensorboard_has_the_log_and_the_metrics(tmp_path):
+def test_tensorboard_has_the_log_of_each_training(tmp_path):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     study, log = run_tracked(tmp_path, "tensorboard")
 
     def scalars(run: str) -> dict[str, dict[int, float]]:
-        events = event_accumulator.EventAccumulator(str(study.root / FOLDER / run)).Reload()
+        events = event_accumulator.EventAccumulator(str(study.root / "tensorboard" / run)).Reload()
         return {tag: {e.step: e.value for e in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
 
-    losses = scalars("base")["loss"]
+    losses = scalars("base")["train/loss"]
     assert losses.keys() == {line["step"] for line in log} and len(losses) > 2
     assert all(math.isclose(losses[line["step"]], line["loss"], rel_tol=1e-6) for line in log)
-    assert scalars("default")["loss_selected"]
-    for name in ("base", "default"):
-        [found] = scalars(f"evaluate {name}")["emt"].values()
-        assert math.isclose(found, study.metrics(name)["emt"], rel_tol=1e-6)
+    assert scalars("default")["train/loss_selected"]
 
 
-def test_trackio_has_a_run_for_each_training_and_evaluation(tmp_path, monkeypatch):
+def test_trackio_has_a_run_for_each_training(tmp_path, monkeypatch):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     trackio = pytest.importorskip("trackio")
     run_tracked(tmp_path, "trackio")
     runs = {run.name for run in trackio.Api().runs("tiny")}
-    assert runs == {"base", "default", "evaluate base", "evaluate default"}
+    assert runs == {"base", "default"}
 
 
 def test_a_tracker_makes_no_study_stale(tmp_path):

@@ -1,4 +1,4 @@
-"""The index behind the threshold: what any threshold, window and budget select from a billion tokens, unscanned."""
+"""The index behind the threshold: what any threshold, window and budget select, without a scan of a billion tokens."""
 
 from ifguide.selection.coverage import MAX_WINDOW
 from ifguide.selection.index.results import Holding, Overlap, Preview, Resolved

@@ -54,9 +54,11 @@ def build_index(
     tail_offsets = _extract_tail(folder, chunks, floor, tell(2))
     tail_scores = np.load(folder / "tail_scores.npy", mmap_mode="r")
     order = _sort_tail(folder, tail_scores, histogram, threads)
-    wanted = np.minimum(np.geomspace(1, max(1, n_tail), N_KNOTS).astype(np.int64), n_tail - 1)
-    # a knot is how many tokens score strictly higher than the one at a wanted rank
-    knots = np.unique(count_above(tail_scores, order, tail_scores[order[wanted]])) if n_tail else np.zeros(0, np.int64)
+    knot_ranks = np.minimum(np.geomspace(1, max(1, n_tail), N_KNOTS).astype(np.int64), n_tail - 1)
+    # a knot is how many tokens score strictly higher than the one at its rank
+    knots = (
+        np.unique(count_above(tail_scores, order, tail_scores[order[knot_ranks]])) if n_tail else np.zeros(0, np.int64)
+    )
     steps = np.linspace(0, n_tail, min(N_STEPS, n_tail) + 1).astype(np.int64)
     ranks = np.unique(np.concatenate([[0, n_tail], knots, steps]))
     counter = KnotCounter(chunks, corpus, pieces, ranks)

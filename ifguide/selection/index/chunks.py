@@ -70,13 +70,13 @@ class Chunks:
         -0.0."""
         offsets = self.offsets[first : stop + 1]
         start, end = int(offsets[0]), int(offsets[-1])
-        found = np.asarray(self.scores[start:end], dtype=np.float32) + np.float32(0)
+        values = np.asarray(self.scores[start:end], dtype=np.float32) + np.float32(0)
         if self.trained is None:
-            found[offsets[:-1][np.diff(offsets) > 0] - start] = -np.inf
+            values[offsets[:-1][np.diff(offsets) > 0] - start] = -np.inf
         else:
-            found[~inside(self.trained, start, end)] = -np.inf
+            values[~inside(self.trained, start, end)] = -np.inf
         release_pages(self.scores, start, end)
-        return found
+        return values
 
     def around(self, places: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How far windows reach: first and stop, int64 (h,), of the valid tokens around valid `places`, which are in
@@ -99,9 +99,9 @@ class Chunks:
 
         def count(first: int, stop: int) -> np.ndarray:
             values = self.values(first, stop)
-            found = np.bincount(values.view(np.uint32) >> 16, minlength=1 << 16)
-            found[0xFF80] -= len(values) - self.n_valid[first:stop].sum()  # -inf marks those without a score
-            return found
+            bins = np.bincount(values.view(np.uint32) >> 16, minlength=1 << 16)
+            bins[0xFF80] -= len(values) - self.n_valid[first:stop].sum()  # -inf marks those without a score
+            return bins
 
         raw = sum(self.map(count, report), np.zeros(1 << 16, dtype=np.int64))
         bits = np.arange(1 << 16)
@@ -126,5 +126,5 @@ class Chunks:
             return np.bincount(sort_key(inside) & 0xFFFF, minlength=1 << 16)
 
         lower = np.cumsum(sum(self.map(count, report), np.zeros(1 << 16, dtype=np.int64)))
-        found = int(np.searchsorted(lower, position - before, side="right"))
-        return value_of_key(upper << 16 | found), int(running[-1]) - before - int(lower[found])
+        low_bits = int(np.searchsorted(lower, position - before, side="right"))
+        return value_of_key(upper << 16 | low_bits), int(running[-1]) - before - int(lower[low_bits])

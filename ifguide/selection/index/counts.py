@@ -64,13 +64,13 @@ class KnotCounter:
             tail = slice(int(tail_offsets[first]), int(tail_offsets[stop]))
             bounds = tail_offsets[first : stop + 1] - tail.start
             scores, positions = np.asarray(tail_scores[tail]), np.asarray(tail_positions[tail])
-            found = self._count_chunk(first, stop, bounds, scores, positions, levels[tail])
+            counts = self._count_chunk(first, stop, bounds, scores, positions, levels[tail])
             for array in (tail_scores, tail_positions):
                 release_pages(array, tail.start, tail.stop)
-            return found
+            return counts
 
-        for found in self.chunks.map(one, report):
-            for name, added in found.items():
+        for counts in self.chunks.map(one, report):
+            for name, added in counts.items():
                 self._totals[name] = self._totals[name] + added if name in self._totals else added
 
     @property
@@ -90,12 +90,12 @@ class KnotCounter:
         values = self.chunks.values(first, stop)
         unscored = np.isneginf(values)
         values[unscored] = 0
-        found: dict = {}
+        totals: dict = {}
         lines = {"effect": np.append(0.0, np.cumsum(values, dtype=np.float64))}  # sums over the first tokens
         if self.corpus.in_span is not None:
             in_span = np.asarray(self.corpus.in_span[offsets[0] : offsets[-1]])
             lines["spans"] = np.append(np.int32(0), np.cumsum(in_span, dtype=np.int32))
-            found["n_span"] = int(np.count_nonzero(in_span & ~unscored))
+            totals["n_span"] = int(np.count_nonzero(in_span & ~unscored))
             release_pages(self.corpus.in_span, int(offsets[0]), int(offsets[-1]))
         levels = levels.astype(np.intp)
         cells = levels * n_sources + self.source_of[first:stop][owner]
@@ -108,15 +108,15 @@ class KnotCounter:
                 by_window[name].append(np.bincount(levels, line.take(high) - line.take(low), n_stretches))
         hit = per_document > 0
         best = np.minimum.reduceat(levels, bounds[:-1][hit]) if hit.any() else levels[:0]
-        found |= {name: np.stack(rows) for name, rows in by_window.items()}
-        found["documents"] = np.bincount(best, minlength=n_stretches)
+        totals |= {name: np.stack(rows) for name, rows in by_window.items()}
+        totals["documents"] = np.bincount(best, minlength=n_stretches)
         ids = np.asarray(self.corpus.token_ids[offsets[0] : offsets[-1]])
         level = np.searchsorted(self._level_ends, self.ranks[1:])[levels]
         with self._lock:  # any other type than the array's is 70 times slower
             np.add.at(self._entering, level * len(self.pieces) + ids[places], np.int32(1))
-        found["occurrences"] = np.bincount(ids, minlength=len(self.pieces))
+        totals["occurrences"] = np.bincount(ids, minlength=len(self.pieces))
         release_pages(self.corpus.token_ids, int(offsets[0]), int(offsets[-1]))
-        return found
+        return totals
 
     def write(self, folder: Path) -> None:
         """Write ranks.npy, covered.npy (R, W+1, S), effect.npy (R, W+1), documents.npy (R,), spans.npy (R, W+1),

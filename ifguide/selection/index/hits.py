@@ -63,14 +63,14 @@ class Hits:
         if self.scanned:
             offsets = self._chunks.offsets[first : stop + 1]
             values = self._chunks.values(first, stop)
-            found = np.flatnonzero(values > self._threshold)
-            return found + offsets[0], values[found], np.searchsorted(found, offsets - offsets[0])
+            hits = np.flatnonzero(values > self._threshold)
+            return hits + offsets[0], values[hits], np.searchsorted(hits, offsets - offsets[0])
         bounds, tail = self._tail.offsets[first : stop + 1], self._tail
         here = slice(int(bounds[0]), int(bounds[-1]))
         places: np.ndarray | None = None
         if self._few is not None:
-            wanted = self._few[slice(*np.searchsorted(self._few, bounds[[0, -1]]))]
-            places, scores, ends = tail.positions[wanted], tail.scores[wanted], np.searchsorted(wanted, bounds)
+            few = self._few[slice(*np.searchsorted(self._few, bounds[[0, -1]]))]
+            places, scores, ends = tail.positions[few], tail.scores[few], np.searchsorted(few, bounds)
         else:
             above = tail.scores[here] > self._threshold
             ends = np.concatenate([[0], np.cumsum(above, dtype=np.int32)])[bounds - bounds[0]].astype(np.int64)

@@ -9,7 +9,7 @@ is *covered* at window w when a token above is at most w places away in its docu
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -35,8 +35,7 @@ N_COARSE = 40
 _FEW = 4096
 """Places looked up at once all over the corpus."""
 _STRETCH = 1 << 26
-"""Tokens of the corpus they may lie in. A place can bring two megabytes of a memory map with it, which is all of the
-stretch when there are many places."""
+"""Tokens of the corpus that they may be spread over: reading one place can map two megabytes of a file."""
 
 
 class ScoreIndex:
@@ -156,8 +155,8 @@ class ScoreIndex:
         thresholds[inside] = self._tail.scores[self._tail.order[self._knots[inside]]]
         # below the tail, at ends of the histogram's bins, highest first
         above = self.n_valid - np.cumsum(self._histogram)  # strictly above the bin's last value
-        wanted = np.linspace(self.n_tail, self.n_valid, N_COARSE + 2)[1:-1]
-        bins = np.searchsorted(-above, -wanted)
+        steps = np.linspace(self.n_tail, self.n_valid, N_COARSE + 2)[1:-1]
+        bins = np.searchsorted(-above, -steps)
         bins = bins[(above[bins] > self.n_tail) & (above[bins] < self.n_valid)]
         coarse, places = np.unique(above[bins], return_index=True)
         return Preview(
@@ -218,13 +217,21 @@ class ScoreIndex:
         counts, sums, covered = hits.measure(choice.window)
         ranking = rank_measured(threshold, counts, sums, self._corpus.id_rank)
         taken = spend_budget(covered, ranking.order, choice.max_tokens)
-        by_document: dict = {"ranking": ranking, "covered": covered, "taken": taken, **self._holding(taken)}
-        found = Resolved(choice=choice, threshold=threshold, n_above=n_above, hits=hits, **by_document)
-        known = found.n_selected == covered.sum() and not hits.scanned and choice.window <= MAX_WINDOW
-        totals = self._sums_at(n_above, choice.window) if known else self._sums_over(found)
+        resolved = Resolved(
+            choice=choice,
+            threshold=threshold,
+            n_above=n_above,
+            hits=hits,
+            ranking=ranking,
+            covered=covered,
+            taken=taken,
+            **self._holding(taken),
+        )
+        in_tables = resolved.n_selected == covered.sum() and not hits.scanned and choice.window <= MAX_WINDOW
+        totals = self._sums_at(n_above, choice.window) if in_tables else self._sums_over(resolved)
         for array in (self._tail.scores, self._tail.positions, self._tail.order):
             release_pages(array)
-        return dataclasses.replace(found, **self._holding(taken, totals), seconds=time.perf_counter() - started)
+        return dataclasses.replace(resolved, **self._holding(taken, totals), seconds=time.perf_counter() - started)
 
     def _holding(self, taken: np.ndarray, sums=(0, 0)) -> dict:
         """What a `Holding` says of the tokens taken of each document, int64 (D,), and their `_sum_chunk`."""
@@ -243,11 +250,11 @@ class ScoreIndex:
         row = int(np.searchsorted(self._ranks, n_above, side="right")) - 1
         spans = self._tables["spans"][row, window] if self.n_span is not None else 0
         sums = np.array([self._tables["effect"][row, window], spans])
-        wanted = np.sort(self._tail.order[self._ranks[row] : n_above]).astype(np.int64)
+        remaining = np.sort(self._tail.order[self._ranks[row] : n_above]).astype(np.int64)
         release_pages(self._tail.order)
         ends = np.arange(0, int(self._chunks.offsets[-1]) + _STRETCH, _STRETCH)
-        stretches = np.searchsorted(self._tail.positions[wanted], ends)
-        for part in np.split(wanted, np.union1d(stretches, np.arange(_FEW, len(wanted), _FEW))):
+        stretches = np.searchsorted(self._tail.positions[remaining], ends)
+        for part in np.split(remaining, np.union1d(stretches, np.arange(_FEW, len(remaining), _FEW))):
             owner = np.searchsorted(self._chunks.offsets, self._tail.positions[part], side="right") - 1
             reach = self._chunks.around(self._tail.positions[part], owner)
             near = Neighbours(self._tail.positions, self._tail.scores, *reach, part)
@@ -262,15 +269,15 @@ class ScoreIndex:
             if array is not None:
                 release_pages(array, start, stop)
 
-    def _sums_over(self, found: Resolved) -> np.ndarray:
+    def _sums_over(self, resolved: Resolved) -> np.ndarray:
         """The same for any selection, by looking at every selected token."""
 
         def one(first: int, stop: int) -> np.ndarray:
-            found_here = self._sum_chunk(*self._selected_intervals(found, first, stop))
+            sums = self._sum_chunk(*self._selected_intervals(resolved, first, stop))
             self._release(int(self._chunks.offsets[first]), int(self._chunks.offsets[stop]))
-            return found_here
+            return sums
 
-        return np.sum(list(self._chunks.map(one, ranges=found.hits.ranges)), axis=0)
+        return np.sum(list(self._chunks.map(one, ranges=resolved.hits.ranges)), axis=0)
 
     def _sum_chunk(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """Of the tokens in intervals, the sum of the scores and how many are in known spans, float64 (2,)."""
@@ -278,29 +285,32 @@ class ScoreIndex:
         marked = 0 if spans is None else sum_intervals(spans, low, high, np.int64)
         return np.array([sum_intervals(self._chunks.scores, low, high, np.float64), marked])
 
-    def _selected_intervals(self, found: Resolved, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        taken, covered = found.taken[first:stop], found.covered[first:stop]
-        low, high = found.hits.covered_intervals(first, stop, found.choice.window, taken > 0)
+    def _selected_intervals(self, resolved: Resolved, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        taken, covered = resolved.taken[first:stop], resolved.covered[first:stop]
+        low, high = resolved.hits.covered_intervals(first, stop, resolved.choice.window, taken > 0)
         if ((taken > 0) & (taken < covered)).any():  # the budget ends inside a document
             owner = np.searchsorted(self._chunks.offsets[first + 1 : stop], low, side="right")
             high = cut_intervals(low, high, owner, taken)
         return low, high
 
-    def selected_tokens(self, found: Resolved, first: int, stop: int) -> np.ndarray:
+    def selected_tokens(self, resolved: Resolved, first: int, stop: int) -> np.ndarray:
         """Places int64, ascending, of the selected tokens in documents [first, stop)."""
-        return expand_intervals(*self._selected_intervals(found, first, stop))
+        return expand_intervals(*self._selected_intervals(resolved, first, stop))
+
+    def _selected_by_range(self, resolved: Resolved) -> Iterator[np.ndarray]:
+        return self._chunks.map(lambda *pair: self.selected_tokens(resolved, *pair), ranges=resolved.hits.ranges)
 
     def mask(self, settings: Mapping | SelectionConfig | Choice | Resolved, mask=None) -> np.ndarray:
         """The mask bool (N,) of a choice; `mask`, all False, is filled in and returned if it is given."""
-        found = settings if isinstance(settings, Resolved) else self.resolve(settings)
+        resolved = settings if isinstance(settings, Resolved) else self.resolve(settings)
         mask = np.zeros(self._corpus.n_tokens, dtype=bool) if mask is None else mask
-        for places in self._chunks.map(lambda *pair: self.selected_tokens(found, *pair), ranges=found.hits.ranges):
+        for places in self._selected_by_range(resolved):
             mask[places] = True
             if len(places):
                 release_pages(mask, int(places[0]), int(places[-1]) + 1)
         return mask
 
-    def selected_words(self, found: Resolved, n_words: int = 200) -> pa.Table:
+    def selected_words(self, resolved: Resolved, n_words: int = 200) -> pa.Table:
         """The words selected most often, at most `n_words`: word, selected, occurrences (int64), lift (float64).
 
         A word is a vocabulary entry in lower case, without blanks. Its lift is its share of selected occurrences over
@@ -309,7 +319,7 @@ class ScoreIndex:
         vocabulary = artifacts.read_table(self._folder / "vocabulary.parquet")
         counts = np.zeros(vocabulary.num_rows, dtype=np.int64)
         ids = self._corpus.token_ids
-        for places in self._chunks.map(lambda *pair: self.selected_tokens(found, *pair), ranges=found.hits.ranges):
+        for places in self._selected_by_range(resolved):
             counts += np.bincount(ids[places], minlength=len(counts))
             if len(places):
                 release_pages(ids, int(places[0]), int(places[-1]) + 1)
@@ -354,11 +364,11 @@ class ScoreIndex:
             documents_both=int(np.count_nonzero((in_a > 0) & (in_b > 0))),
         )
 
-    def _places_in(self, found: Resolved | np.ndarray, first: int, stop: int) -> np.ndarray:
-        if isinstance(found, Resolved):
-            return self.selected_tokens(found, first, stop)
+    def _places_in(self, selection: Resolved | np.ndarray, first: int, stop: int) -> np.ndarray:
+        if isinstance(selection, Resolved):
+            return self.selected_tokens(selection, first, stop)
         start, end = self._chunks.offsets[[first, stop]]
-        return np.flatnonzero(found[start:end]) + start
+        return np.flatnonzero(selection[start:end]) + start
 
     def saved(self, mask: np.ndarray) -> Holding:
         """What a saved selection's mask bool (N,) holds, measured by this index's scores; reads the whole mask."""
@@ -367,11 +377,11 @@ class ScoreIndex:
         def one(first: int, stop: int) -> np.ndarray:
             places = self._places_in(mask, first, stop)
             taken[first:stop] = np.diff(np.searchsorted(places, self._chunks.offsets[first : stop + 1]))
-            found = self._sum_chunk(places, places + 1)
+            sums = self._sum_chunk(places, places + 1)
             start, end = (int(place) for place in self._chunks.offsets[[first, stop]])
             self._release(start, end)
             release_pages(mask, start, end)
-            return found
+            return sums
 
         sums = np.sum(list(self._chunks.map(one)), axis=0)  # before what it fills is read
         return Holding(**self._holding(taken, sums))

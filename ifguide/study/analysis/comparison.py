@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ifguide.config.names import BASE
 from ifguide.errors import InputError
 from ifguide.evaluation import statistics
-from ifguide.evaluation.statistics import Interval, paired_perplexity_difference
+from ifguide.evaluation.statistics import Interval, paired_perplexity_difference, share_of_reduction
 from ifguide.selection.algorithm import precision_recall
 from ifguide.study.lineage import scores_unit
 from ifguide.study.variants import PREFERENCE, STEERED, recipe
@@ -46,10 +47,10 @@ def scores_matrix(samples: "pd.DataFrame") -> np.ndarray:
     ordered = samples.sort_values(["prompt_index", "sample_index"])
     n_prompts, n_samples = ordered["prompt_index"].nunique(), ordered["sample_index"].nunique()
     expected = np.indices((n_prompts, n_samples)).reshape(2, -1).T
-    found = ordered[["prompt_index", "sample_index"]].to_numpy()
-    if found.shape != expected.shape or not np.array_equal(found, expected):
-        wanted = f"{n_prompts} prompts with {n_samples} samples each"
-        raise InputError(f"samples: expected {wanted}, got {len(found)} rows; evaluate this variant again")
+    numbers = ordered[["prompt_index", "sample_index"]].to_numpy()
+    if numbers.shape != expected.shape or not np.array_equal(numbers, expected):
+        size = f"{n_prompts} prompts with {n_samples} samples each"
+        raise InputError(f"samples: expected {size}, got {len(numbers)} rows; evaluate this variant again")
     return ordered["toxicity"].to_numpy(dtype=np.float64).reshape(n_prompts, n_samples)
 
 
@@ -76,24 +77,31 @@ def compare_variants(
             continue
         if prompts[name] != prompts[base]:
             raise InputError(f"compare: {name!r} completed other prompts than {base!r}; evaluate both again")
-        measures = {key: getattr(statistics, key) for key in ("emt", "tp", "mean_toxicity")}
-        drops = {k: statistics.paired_bootstrap_difference(of, scores[base], ours) for k, of in measures.items()}
-        share = statistics.share_of_reduction(scores[base], ours, scores["oracle"]) if with_oracle else None
-        perplexity = _compare_perplexity(heldout or {}, base, name)
-        comparisons.append(Comparison(variant=name, share_of_oracle=share, **drops, **perplexity))
+        drop = partial(statistics.paired_bootstrap_difference, base=scores[base], other=ours)
+        perplexity, rise = _compare_perplexity((heldout or {}).get(base), (heldout or {}).get(name))
+        comparisons.append(
+            Comparison(
+                variant=name,
+                emt=drop(statistics.emt),
+                tp=drop(statistics.tp),
+                mean_toxicity=drop(statistics.mean_toxicity),
+                share_of_oracle=share_of_reduction(scores[base], ours, scores["oracle"]) if with_oracle else None,
+                perplexity=perplexity,
+                perplexity_rise=rise,
+            )
+        )
     return comparisons
 
 
-def _compare_perplexity(heldout: "Mapping[str, pd.DataFrame | None]", base: str, name: str) -> dict:
-    before, after = heldout.get(base), heldout.get(name)
+def _compare_perplexity(
+    before: "pd.DataFrame | None", after: "pd.DataFrame | None"
+) -> tuple[Interval | None, Interval | None]:
+    """How much lower the second model's perplexity is, and how much higher as a share of the first's."""
     if before is None or after is None or not np.array_equal(before["n_tokens"], after["n_tokens"]):
-        return {}
+        return None, None
     losses = (before["nats"].to_numpy(), after["nats"].to_numpy(), before["n_tokens"].to_numpy())
     share = paired_perplexity_difference(*losses, relative=True)
-    return {
-        "perplexity": paired_perplexity_difference(*losses),
-        "perplexity_rise": Interval(0.0 - share.value, 0.0 - share.high, 0.0 - share.low),
-    }
+    return paired_perplexity_difference(*losses), Interval(0.0 - share.value, 0.0 - share.high, 0.0 - share.low)
 
 
 def comparison_table(study: "Study", names: list[str]) -> str:
@@ -167,5 +175,5 @@ def _selection_cells(study: "Study", name: str) -> list[str]:
     if corpus.in_span is None:
         return [f"{mask.sum():,}", "–"]
     precision, recall = precision_recall(mask, corpus.in_span, corpus.valid())
-    known = precision is not None and recall is not None
-    return [f"{mask.sum():,}", f"{precision:.3f} / {recall:.3f}" if known else "–"]
+    measured = precision is not None and recall is not None
+    return [f"{mask.sum():,}", f"{precision:.3f} / {recall:.3f}" if measured else "–"]

@@ -41,17 +41,17 @@ def read_labels(study: "Study", column: str) -> Labels:
     require_fresh(study, Unit("corpus"))
     corpus, config = study.corpus(), study.resolved("corpus")
     place = {name: number for number, name in enumerate(corpus.ids())}
-    bad, known = (np.zeros(corpus.n_documents, dtype=bool) for _ in range(2))
+    bad, labelled = (np.zeros(corpus.n_documents, dtype=bool) for _ in range(2))
     columns = [name for name in (config.text_field, config.id_field, column) if name]
     for row in read_rows(config.path, text_field=config.text_field, text_unit=config.text_unit, columns=columns):
         number = place.get(document_id(row, config.id_field))
         if number is not None:  # rows without text are no documents
             value = _read_label(take_field(row, column), row.where, column)
-            bad[number], known[number] = bool(value), value is not None
-    if not bad.any() or not (known & ~bad).any():
-        found = f"{int(bad.sum()):,} bad ones among {int(known.sum()):,} with a label"
-        raise InputError(f"{column!r}: expected documents of both kinds, got {found}")
-    return Labels(bad, known)
+            bad[number], labelled[number] = bool(value), value is not None
+    if not bad.any() or not (labelled & ~bad).any():
+        counts = f"{int(bad.sum()):,} bad ones among {int(labelled.sum()):,} with a label"
+        raise InputError(f"{column!r}: expected documents of both kinds, got {counts}")
+    return Labels(bad, labelled)
 
 
 def _read_label(value, where: str, column: str) -> bool | None:
@@ -62,8 +62,8 @@ def _read_label(value, where: str, column: str) -> bool | None:
     word = str(value).strip().lower()
     word = word.removesuffix(".0") if isinstance(value, float) else word
     if word not in (*_YES, *_NO):
-        wanted, remedy = ", ".join((*_YES, *_NO)), "make a column that says which documents are bad"
-        raise InputError(f"{where}: expected {wanted} or nothing in {column!r}, got {str(value)[:60]!r}; {remedy}")
+        answers, remedy = ", ".join((*_YES, *_NO)), "make a column that says which documents are bad"
+        raise InputError(f"{where}: expected {answers} or nothing in {column!r}, got {str(value)[:60]!r}; {remedy}")
     return word in _YES
 
 
@@ -78,13 +78,13 @@ def study_rankings(
     """
     kinds, id_rank = list(_score_kinds(study)), np.asarray(study.corpus().id_rank)
     total = sum(len(ways) for _, _, ways in kinds)
-    found: list[RankingQuality] = []
+    rankings: list[RankingQuality] = []
     for name, scores, ways in kinds:
         for way, values in document_scores(study, scores, ways).items():
-            found.append(judge_ranking(values, labels, id_rank, name, way, n_draws=n_draws, seed=seed))
+            rankings.append(judge_ranking(values, labels, id_rank, name, way, n_draws=n_draws, seed=seed))
             if report:
-                report(len(found), total)
-    return found
+                report(len(rankings), total)
+    return rankings
 
 
 def _score_kinds(study: "Study") -> Iterator[tuple[str, np.ndarray, Sequence[str]]]:
@@ -101,12 +101,12 @@ def document_scores(study: "Study", scores: np.ndarray, ways: Sequence[str] = WA
     corpus = study.corpus()
     offsets = np.asarray(corpus.offsets)
     n_scored = count_valid(offsets, corpus.trained)
-    valid, usual, found = corpus.valid(), study.config.selection, {}
+    valid, usual, by_way = corpus.valid(), study.config.selection, {}
     if "rank" in ways or "sum_above" in ways:
         choice = read_choice(usual, usual, corpus.n_valid, lambda _: count_tail(scores, offsets, corpus.trained))
         threshold, _ = Chunks(scores, offsets, corpus.trained).threshold_above(choice.tokens_above)
         ranking = rank_documents(scores, offsets, valid, threshold, np.asarray(corpus.id_rank))
-        found = {"rank": ranking.rank_score, "sum_above": ranking.sum_above}
-    found["mean"] = sum_by_document(np.where(valid, scores, np.float32(0)), offsets) / np.maximum(n_scored, 1)
-    found["top"] = mean_of_highest(scores, offsets, TOP_SHARE, corpus.trained)
-    return {way: found[way] for way in ways}
+        by_way = {"rank": ranking.rank_score, "sum_above": ranking.sum_above}
+    by_way["mean"] = sum_by_document(np.where(valid, scores, np.float32(0)), offsets) / np.maximum(n_scored, 1)
+    by_way["top"] = mean_of_highest(scores, offsets, TOP_SHARE, corpus.trained)
+    return {way: by_way[way] for way in ways}

@@ -102,14 +102,14 @@ def _read_states(study: Study, loaded: tuple, documents: np.ndarray, report: Cal
     for batch in make_batches(corpus_sequences(study, chosen=documents), study.config.compute.tokens_per_batch):
         counted = batch.target_index >= 0  # (B, T-1)
         state = hidden_states(model, batch.to(device))[-1][:, 1:]  # (B, T-1, H)
-        found = torch.einsum("bth,bt->bh", state.float(), counted.to(state.device).float()).cpu().numpy()
+        state_sums = torch.einsum("bth,bt->bh", state.float(), counted.to(state.device).float()).cpu().numpy()
         of = np.searchsorted(offsets, batch.target_index.max(dim=1).values.numpy(), side="right") - 1
         rows = np.searchsorted(documents, of)
-        np.add.at(sums, rows, found)
+        np.add.at(sums, rows, state_sums)
         np.add.at(counts, rows, counted.sum(dim=1).numpy())
         done += batch.n_tokens
         report(min(done, total), total)
     if not np.isfinite(sums).all():
         raise NumericalError("a hidden state is not finite; run the model in float32 (model.dtype)")
-    known = counts > 0
-    return documents[known], sums[known] / counts[known, None]
+    scored = counts > 0
+    return documents[scored], sums[scored] / counts[scored, None]

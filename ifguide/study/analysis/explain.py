@@ -1,6 +1,7 @@
 """Why a document scores as it does, and what each query does, by `own_loss`: computed on demand by a job, kept in the
 study's `explanations/`."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def _explain(
     from ifguide.influence.contributions import contributions, pull_documents, similarities
     from ifguide.influence.losses import slices
 
-    corpus, progress = study.corpus(), progress or Progress()
+    corpus, progress, direction = study.corpus(), progress or Progress(), study.config.direction
     indexes, spans = [corpus.index_of(document) for document in documents], []
     for document, index in zip(documents, indexes, strict=True):
         n_tokens = int(corpus.offsets[index + 1] - corpus.offsets[index])
@@ -93,19 +94,21 @@ def _explain(
     others = [int(d) for d in study.selection().order[: NEIGHBOURS + 1]]
     there = [_sequences(study, other) for other in others]
     names, scales = study.checkpoint_names(), _scales(study)
+    split = partial(contributions, weighting=direction.weighting, objective=direction.objective)
     pulls: list[dict[str, np.ndarray]] = [{} for _ in documents]
     alike = np.zeros((len(documents), len(others)))
     for turn, name in enumerate(names):
-        model, modules, curvature, encoded, options = _load(study, name)
-        report, known = report_part(progress, "documents", part=turn, parts=len(names)), dict[int, float]()
+        model, modules, curvature, encoded = _load(study, name)
+        report, other_lengths = report_part(progress, "documents", part=turn, parts=len(names)), dict[int, float]()
         for part in slices(len(documents), _fitting(modules)):
             pulled, lengths = pull_documents(model, modules, chosen[part], curvature)
-            for kind, values in contributions(model, modules, encoded, pulled, **options).items():
+            for kind, values in split(model, modules, encoded, pulled).items():
                 for mine, row in zip(pulls[part], values, strict=True):
                     mine[kind] = mine.get(kind, 0) + row / scales[name] / len(names)
-            for other, found in enumerate(similarities(model, modules, pulled, lengths, there, curvature, known)):
-                alike[part, other] += found / len(names)
-                report(part.start * len(others) + (other + 1) * len(found), alike.size)
+            turns = similarities(model, modules, pulled, lengths, there, curvature, other_lengths)
+            for other, similarity in enumerate(turns):
+                alike[part, other] += similarity / len(names)
+                report(part.start * len(others) + (other + 1) * len(similarity), alike.size)
     results = []
     for document, index, span, mine, values in zip(documents, indexes, spans, pulls, alike, strict=True):
         near = [i for i in np.argsort(-values, kind="stable").tolist() if others[i] != index][:NEIGHBOURS]
@@ -155,21 +158,23 @@ def explain_queries(study: Study, progress: Progress | None = None) -> dict:
     of [document id, contribution] a query, strongest first. `candidates`: how many documents were looked at."""
     from ifguide.influence.contributions import compare_queries, contributions, pull_documents
 
-    corpus, progress = study.corpus(), progress or Progress()
+    corpus, progress, direction = study.corpus(), progress or Progress(), study.config.direction
+    split = partial(contributions, weighting=direction.weighting, objective=direction.objective)
+    compare = partial(compare_queries, weighting=direction.weighting, objective=direction.objective)
     names, scales = study.checkpoint_names(), _scales(study)
     documents: list[int] = []
     cosines: dict[str, np.ndarray] = {}
     pulls: dict[str, np.ndarray] = {}
     for turn, name in enumerate(names):
-        model, modules, curvature, encoded, options = _load(study, name)
+        model, modules, curvature, encoded = _load(study, name)
         if not documents:
             documents = [int(d) for d in study.selection().order[: min(NEIGHBOURS, max(_LEAST, _fitting(modules)))]]
         sequences = [_sequences(study, document) for document in documents]
         report = report_part(progress, "gradients", part=turn, parts=len(names))
         pulled, _ = pull_documents(model, modules, sequences, curvature)
-        shares = contributions(model, modules, encoded, pulled, **options)
-        for kind, found in compare_queries(model, modules, encoded, curvature, report=report, **options).items():
-            cosines[kind] = cosines.get(kind, 0) + found / len(names)
+        shares = split(model, modules, encoded, pulled)
+        for kind, rows in compare(model, modules, encoded, curvature, report=report).items():
+            cosines[kind] = cosines.get(kind, 0) + rows / len(names)
             pulls[kind] = pulls.get(kind, 0) + shares[kind].T / scales[name] / len(names)
     ids = [corpus.document(document).id for document in documents]
     result: dict = {"candidates": len(documents)}
@@ -191,11 +196,11 @@ def _sequences(study: Study, document: int, span: tuple[int, int] | None = None)
     first, stop = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
     low, high = span or (0, stop - first)
     lazy = corpus_sequences(study, documents=(document, document + 1))
-    found = []
+    sequences = []
     for chunk in (lazy[i] for i in range(len(lazy))):
         place = chunk.index - first
-        found.append(Sequence(chunk.token_ids, np.where((place >= max(low, 1)) & (place < high), place, -1)))
-    return found or [Sequence(np.asarray(corpus.token_ids[first:stop], dtype=np.int64), np.full(stop - first, -1))]
+        sequences.append(Sequence(chunk.token_ids, np.where((place >= max(low, 1)) & (place < high), place, -1)))
+    return sequences or [Sequence(np.asarray(corpus.token_ids[first:stop], dtype=np.int64), np.full(stop - first, -1))]
 
 
 def _fitting(modules) -> int:
@@ -228,5 +233,4 @@ def _load(study: Study, checkpoint: str):
     factors = read_factors(study, checkpoint, str(device))
     held = dict(factors) if factors else None  # read once, for it is applied to each document and query
     curvature = Curvature(factors=held, damping=config.damping, unit=config.damping_unit)
-    options = {"weighting": config.weighting, "objective": config.objective}
-    return SplitModel(model), modules, curvature, encoded, options
+    return SplitModel(model), modules, curvature, encoded

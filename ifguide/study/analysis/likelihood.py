@@ -49,10 +49,10 @@ def compute_likelihoods(
     texts) and `log_probability`, model -> one natural logarithm a token.
     """
     models = sorted(set(models))
-    known = study.evaluation_names()
-    if not 2 <= len(models) <= MODELS_MOST or not set(models) <= set(known):
-        wanted = f"two to {MODELS_MOST} of the evaluated models ({', '.join(known)})"
-        raise InputError(f"expected {wanted}, got {', '.join(models) or 'none'}")
+    evaluated = study.evaluation_names()
+    if not 2 <= len(models) <= MODELS_MOST or not set(models) <= set(evaluated):
+        expected = f"two to {MODELS_MOST} of the evaluated models ({', '.join(evaluated)})"
+        raise InputError(f"expected {expected}, got {', '.join(models) or 'none'}")
     path = likelihood_path(study, prompt, models)
     completions: list[dict] = []
     text = None
@@ -72,8 +72,8 @@ def compute_likelihoods(
     texts = [completion.pop("text") for completion in completions]
     for model in models:
         loaded, tokenizer = load(study, model)
-        found = token_likelihoods(loaded, tokenizer, text, texts)
-        for completion, likelihood in zip(completions, found, strict=True):
+        likelihoods = token_likelihoods(loaded, tokenizer, text, texts)
+        for completion, likelihood in zip(completions, likelihoods, strict=True):
             completion.setdefault("pieces", likelihood.pieces)
             if completion["pieces"] != likelihood.pieces:
                 raise InputError(

@@ -58,16 +58,20 @@ def measure_mechanism(study: "Study", settings: MechanismSettings, progress: Pro
     """
     progress, path = progress or Progress(), mechanism_path(study, settings)
     models = {name: load_evaluated(study, name) for name in settings.models}
-    found: dict = {"settings": asdict(settings), "queries": {}, "models": {name: {"layers": {}} for name in models}}
+    measurement: dict = {
+        "settings": asdict(settings),
+        "queries": {},
+        "models": {name: {"layers": {}} for name in models},
+    }
     for kind in KINDS:
         pairs = study.queries(kind)
-        found["queries"][kind] = len(pairs)
+        measurement["queries"][kind] = len(pairs)
         for name, (model, tokenizer) in models.items():
             progress.message(f"layers of {name}, {kind} queries")
-            found["models"][name]["layers"][kind] = _measure_layers(model, tokenizer, pairs, progress)
+            measurement["models"][name]["layers"][kind] = _measure_layers(model, tokenizer, pairs, progress)
     if settings.search:
-        _search(study, models, settings, found["models"], progress)
-    return on_demand.keep_result(path, found)
+        _search(study, models, settings, measurement["models"], progress)
+    return on_demand.keep_result(path, measurement)
 
 
 def _encode(model, tokenizer, pairs, room: int = 0):
@@ -85,13 +89,13 @@ def _measure_layers(model, tokenizer, pairs, progress: Progress) -> dict:
 
     encoded, _ = _encode(model, tokenizer, pairs)
     layers = layer_probabilities(model, encoded, report=report_part(progress, "queries"))
-    found: dict[str, list[float]] = {}
+    intervals: dict[str, list[float]] = {}
     for name, values in layers._asdict().items():
         for column in values.T:
             interval = bootstrap_interval(lambda rows: float(rows.mean()), column[:, None])
             for end, value in zip(("", "_low", "_high"), interval, strict=True):
-                found.setdefault(f"{name}{end}", []).append(value)
-    return found
+                intervals.setdefault(f"{name}{end}", []).append(value)
+    return intervals
 
 
 def _search(study: "Study", models: dict, settings: MechanismSettings, results: dict, progress: Progress) -> None:
@@ -108,11 +112,11 @@ def _search(study: "Study", models: dict, settings: MechanismSettings, results: 
         encoded[name] = {part: encode(pairs.iloc[rows]) for part, rows in sets.items()}
         progress.message(f"prefix for {name}")
         queries, lead = encoded[name]["seen"]
-        found = find_prefix(model, queries, allowed_tokens(model, tokenizer), budget, lead=lead, report=report)
-        prefixes[name] = found.token_ids
-        text = tokenizer.decode(found.token_ids, clean_up_tokenization_spaces=False)
-        plain = {"token_ids": list(found.token_ids), "path": list(found.path), "text": text}
-        results[name]["prefix"] = asdict(found) | plain
+        prefix = find_prefix(model, queries, allowed_tokens(model, tokenizer), budget, lead=lead, report=report)
+        prefixes[name] = prefix.token_ids
+        text = tokenizer.decode(prefix.token_ids, clean_up_tokenization_spaces=False)
+        plain = {"token_ids": list(prefix.token_ids), "path": list(prefix.path), "text": text}
+        results[name]["prefix"] = asdict(prefix) | plain
 
     def value(name: str, part: str, prefix: Sequence[int]) -> float | None:
         queries, lead = encoded[name][part]

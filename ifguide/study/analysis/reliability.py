@@ -64,7 +64,7 @@ def measure_reliability(study: Study, tokens: int = TOKENS, progress: Progress |
         batches = make_batches(sequences, study.config.compute.tokens_per_batch)
         places, scored, _ = zip(*score_batches(batches, scorer.by_file, scorer.device), strict=True)
         for half in halves:
-            raw[kind, half].append(np.concatenate([found[named_file(kind, half)] for found in scored]))
+            raw[kind, half].append(np.concatenate([scores[named_file(kind, half)] for scores in scored]))
         progress.report(turn, len(turns), "passes")
     token_ids = np.asarray(study.corpus().token_ids)[np.concatenate(places)]
 
@@ -81,8 +81,8 @@ def measure_reliability(study: Study, tokens: int = TOKENS, progress: Progress |
             treated["combined", half] = np.concatenate(list(both))
         kinds.append("combined")
     counts = {kind: [len(half[kind]) for half in halves.values()] for kind in ("toxic", "safe")}
-    found = {kind: agreement(*(treated[kind, half] for half in halves)) for kind in kinds}
-    return on_demand.keep_result(path, {"tokens": len(token_ids), "queries": counts, "kinds": found})
+    agreements = {kind: agreement(*(treated[kind, half] for half in halves)) for kind in kinds}
+    return on_demand.keep_result(path, {"tokens": len(token_ids), "queries": counts, "kinds": agreements})
 
 
 def _half_directions(halved: "_Halved", checkpoint: str) -> list:
@@ -93,11 +93,11 @@ def _half_directions(halved: "_Halved", checkpoint: str) -> list:
     return [compute_direction(halved, model, modules, factors, half) for half in halved.halves]
 
 
-def describe_reliability(found: dict | None, kind: str) -> str:
+def describe_reliability(measured: dict | None, kind: str) -> str:
     """What the result says about the study's scores of a kind, in a sentence; empty where it says nothing."""
-    if not found or kind not in found["kinds"]:
+    if not measured or kind not in measured["kinds"]:
         return ""
-    r, whole = (found["kinds"][kind][key] for key in ("pearson", "whole"))
+    r, whole = (measured["kinds"][kind][key] for key in ("pearson", "whole"))
     agree = f"two halves of the queries agree at r = {r:.2f}"
     if whole > GOOD:
         return f"The scores repeat: {agree}."
@@ -122,13 +122,13 @@ def split_halves(prompts: dict[str, list[str]], seed: int = 0) -> dict[str, dict
     names = sorted(set().union(*counts))
     order = [names[place] for place in np.random.default_rng(seed).permutation(len(names))]
     order.sort(key=lambda name: [count[name] for count in counts])  # neighbours have as many queries of each kind
-    found = {}
+    halves = {}
     for turn, half in enumerate(("first-half", "second-half")):
         mine = set(order[turn::2])
-        found[half] = {kind: np.flatnonzero([name in mine for name in texts]) for kind, texts in prompts.items()}
-        if empty := [kind for kind, places in found[half].items() if not len(places)]:
+        halves[half] = {kind: np.flatnonzero([name in mine for name in texts]) for kind, texts in prompts.items()}
+        if empty := [kind for kind, places in halves[half].items() if not len(places)]:
             raise ConfigError(f"expected {empty[0]} queries with at least two prompts, got one; add {empty[0]} queries")
-    return found
+    return halves
 
 
 @dataclass(frozen=True)

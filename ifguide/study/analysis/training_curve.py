@@ -29,13 +29,13 @@ class TrainingCurve:
 def find_logs(study: Study) -> dict[str, Path]:
     """The log file of each training, by the model's name: `base`, then selections and variants."""
     logs = {name: study.folder(weights_unit(name)) / TRAINING_LOG for name in (BASE, *study.suppressed_names())}
-    found = {name: path for name, path in logs.items() if path.is_file()}
+    logs = {name: path for name, path in logs.items() if path.is_file()}
     for stage, folder in work_folders(study.root).items():  # a training in progress replaces the finished one
         name = BASE if stage == "model" else stage.partition("-")[2]
         if (stage == "model" or stage.startswith("suppress-")) and (folder / TRAINING_LOG).is_file():
-            found.pop(name, None)  # and comes last
-            found[name] = folder / TRAINING_LOG
-    return found
+            logs.pop(name, None)  # and comes last
+            logs[name] = folder / TRAINING_LOG
+    return logs
 
 
 def read_curve(study: Study, name: str) -> TrainingCurve | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ifguide.data.query_sources import Found, cut_text
+from ifguide.data.query_sources import RowQueries, cut_text
 from ifguide.errors import InputError
 from ifguide.selection.verdicts import VerdictLog
 from ifguide.study.reading import Study
@@ -10,7 +10,7 @@ from ifguide.study.reading import Study
 _KINDS = {"toxic": "toxic", "fine": "safe"}
 
 
-def read_verdicts(study: Study) -> Iterator[Found]:
+def read_verdicts(study: Study) -> Iterator[RowQueries]:
     """What each verdict gives. A passage completes what comes before it in its document. A document, or a passage at
     its beginning, is cut in two; a document with a toxic passage is left out, because the passage says more."""
     corpus, verdicts = study.corpus(), VerdictLog(study.root).current()

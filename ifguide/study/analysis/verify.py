@@ -37,6 +37,15 @@ LOOSE_TOLERANCE = 5e-2
 """The same for a model in bfloat16, and the most for scores taken by differences (`scores.derivative`): five times the
 error that their manifest gives."""
 
+_SELECT_OPTIONS = {
+    "tokens": "selection.tokens_above",
+    "quantile": "selection.quantile",
+    "window": "selection.window",
+    "max-tokens": "selection.max_tokens",
+    "attribution": "selection.attribution",
+}
+"""Options of `ifguide select`, and the settings they are kept as."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
@@ -59,9 +68,11 @@ class Agreement:
         return self.difference <= self.tolerance
 
     @classmethod
-    def of(cls, what: str, stored: list[np.ndarray], fresh: list[np.ndarray], tolerance: float) -> "Agreement":
-        """Compare arrays. No arrays do not agree, nor do those of different shapes or with values that are not
-        finite."""
+    def of(
+        cls, stage: str, what: str, stored: list[np.ndarray], fresh: list[np.ndarray], tolerance: float
+    ) -> "Agreement":
+        """Compare arrays. Where there are none, where their shapes differ, or where a value is not finite, they do not
+        agree."""
         pairs = list(zip(stored, fresh, strict=True))
         apart = float("inf")
         if pairs and all(a.shape == b.shape and np.isfinite(a).all() and np.isfinite(b).all() for a, b in pairs):
@@ -69,7 +80,7 @@ class Agreement:
             furthest = max(float(np.abs(a.astype(np.float64) - b).max(initial=0)) for a, b in pairs)
             if largest or not furthest:
                 apart = furthest / (largest or 1.0)
-        stage, n_values = "direction" if what.startswith("direction ") else "scores", sum(a.size for a in stored)
+        n_values = sum(array.size for array in stored)
         return cls(stage=stage, what=what, n_values=n_values, difference=apart, tolerance=tolerance)
 
 
@@ -83,7 +94,7 @@ class Part:
     """`whole`, `damaged` (its files are not those of its manifest), `stale` (made from something else) or `missing`."""
     why: str = ""
     """What is wrong, in plain words."""
-    mend: str = ""
+    remedy: str = ""
     """The command that fixes it."""
     files: int = 0
     """Files hashed."""
@@ -121,7 +132,7 @@ class Verification:
     def problem(self) -> str:
         """The first thing that is wrong and the command that fixes it, in one line; empty when nothing is."""
         parts = [part for part in self.parts if part.is_wrong]
-        wrong = [f"{part.artefact} is {part.state}: {part.why}; fix it with {part.mend}" for part in parts]
+        wrong = [f"{part.artefact} is {part.state}: {part.why}; fix it with {part.remedy}" for part in parts]
         wrong += [
             f"{one.what} differs from what its inputs give by {one.difference:.2g} of its largest value (rounding: up"
             f" to {one.tolerance:g}); fix it with `ifguide run {self.study} --force {one.stage}`"
@@ -181,58 +192,65 @@ def verify_study(study: Study, *, share: float = 0.01, seed: int = 0, progress: 
             progress.report(number + 1, len(units), "artefacts")
         progress.begin_stage("scores", 1, 2)
         documents, why = _draw(study, parts, share, seed)
-        found = tuple(rescore(study, documents, progress)) if len(documents) else ()
+        agreements = tuple(rescore(study, documents, progress)) if len(documents) else ()
     return Verification(
-        study=study.name, parts=tuple(parts), agreements=found, documents=len(documents), not_rescored=why, seed=seed
+        study=study.name,
+        parts=tuple(parts),
+        agreements=agreements,
+        documents=len(documents),
+        not_rescored=why,
+        seed=seed,
     )
 
 
 def list_units(study: Study) -> list[Unit]:
     """What a run makes and all other named artefacts in the folder, in running order; scores of other methods last."""
-    found: dict[Unit, None] = {}
+    units: dict[Unit, None] = {}
     for stage, row in (STAGES | ON_REQUEST).items():
         if stage in STAGES:
-            found |= dict.fromkeys(study.units(stage))
+            units |= dict.fromkeys(study.units(stage))
         if row.folder:
-            found |= dict.fromkeys(Unit(stage, name) for name in study.names_of(stage))
-    return list(found)
+            units |= dict.fromkeys(Unit(stage, name) for name in study.names_of(stage))
+    return list(units)
 
 
 def check_unit(study: Study, unit: Unit) -> Part:
     """Compare an artefact's files, inputs and settings with its manifest."""
-    folder, known = study.folder(unit), {}
+    folder = study.folder(unit)
     manifest = artifacts.read_manifest(folder)
     if manifest is None and not folder.is_dir():
         return Part(artefact=str(unit), state="missing", why="not built")
-    state, why = "damaged", f"its {artifacts.MANIFEST} is missing or unreadable"
-    if manifest is not None:
-        known = {
-            "files": len(manifest["outputs"]),
-            "bytes": sum(manifest.get("bytes", {}).values()),
-            "digest": artifacts.digest_of(manifest),
-            "seeds": {key: value for key, value in manifest["config"].items() if key.rpartition(".")[2] == "seed"},
-            "versions": manifest.get("versions", {}),
-            "machine": manifest.get("machine"),
-        }
-        why = artifacts.check_hashes(folder, manifest)
-        if not why:
-            why = unit_state(study, unit).reason
-            state = "stale" if why else "whole"
-    mend = _mend(study, unit, manifest, damaged=state == "damaged") if why else ""
-    return Part(artefact=str(unit), state=state, why=why, mend=mend, **known)
+    if manifest is None:
+        why = f"its {artifacts.MANIFEST} is missing or unreadable"
+        return Part(artefact=str(unit), state="damaged", why=why, remedy=_remedy(study, unit, {}, damaged=True))
+    state, why = "damaged", artifacts.check_hashes(folder, manifest)
+    if not why:
+        why = unit_state(study, unit).reason
+        state = "stale" if why else "whole"
+    config = manifest["config"]
+    return Part(
+        artefact=str(unit),
+        state=state,
+        why=why,
+        remedy=_remedy(study, unit, config, damaged=state == "damaged") if why else "",
+        files=len(manifest["outputs"]),
+        bytes=sum(manifest.get("bytes", {}).values()),
+        digest=artifacts.digest_of(manifest),
+        seeds={key: value for key, value in config.items() if key.rpartition(".")[2] == "seed"},
+        versions=manifest.get("versions", {}),
+        machine=manifest.get("machine"),
+    )
 
 
-def _mend(study: Study, unit: Unit, manifest: dict | None = None, *, damaged: bool) -> str:
-    """The command that rebuilds an artefact; forced for a damaged one, as a run trusts sizes."""
+def _remedy(study: Study, unit: Unit, config: dict, *, damaged: bool) -> str:
+    """The command that rebuilds an artefact made with the settings `config`; forced for a damaged one, as a run trusts
+    sizes."""
     stage, name = unit.stage, unit.name
     if stage in STAGES and unit in study.units(stage):
         return f"`ifguide run {study.name} --force {stage}`" if damaged else f"`ifguide run {study.name}`"
     if stage == "selection" and not can_be_made_again(study.config, name):
-        config, given = (manifest or {}).get("config", {}), ""
-        for option in ("tokens", "quantile", "window", "max-tokens", "attribution"):
-            key = "selection.tokens_above" if option == "tokens" else f"selection.{option.replace('-', '_')}"
-            given += f" --{option} {config[key]}" if key in config else ""
-        return f"`ifguide select {study.name} --name {name}{given or ' ...'}`"
+        given = [f"--{option} {config[key]}" for option, key in _SELECT_OPTIONS.items() if key in config]
+        return f"`ifguide select {study.name} --name {name} {' '.join(given) or '...'}`"
     options = {"documents": "", "suppress": f" --selection {name}", "evaluate": f" --model {name}"}
     verb = stage if stage in options else "compare"
     command = f"`ifguide {verb} {study.name}{options.get(stage, f' --with {name}')}`"
@@ -260,28 +278,28 @@ def rescore(study: Study, documents: np.ndarray, progress: Progress) -> list[Agr
     """Compute the direction of every checkpoint, the scores of some documents, int64 (n,) ascending, and the means over
     checkpoints again. All artefacts up to the scores are whole."""
     names = study.checkpoint_names()
-    found: list[Agreement] = []
+    agreements: list[Agreement] = []
     for number, name in enumerate(names):
         if needs_direction(study.config.scores):
-            found += _compare_direction(study, name)
+            agreements += _compare_direction(study, name)
         progress.report(2 * number + 1, 2 * len(names), "parts")
-        found += _compare_scores(study, name, documents)
+        agreements += _compare_scores(study, name, documents)
         progress.report(2 * number + 2, 2 * len(names), "parts")
-    return [*found, *_compare_means(study, names)]
+    return [*agreements, *_compare_means(study, names)]
 
 
 def _compare_direction(study: Study, name: str) -> list[Agreement]:
     model, modules, device = load_checkpoint(study, name)
     factors = read_factors(study, name, str(device))
-    found = []
+    agreements = []
     for queries in study.query_sets():
         what = f"direction {name}, {queries}" if queries else f"direction {name}"
         fresh = compute_direction(study, model, modules, factors, queries)
         stored = artifacts.load_tensors(study.folder(Unit("direction")) / name / direction_file(queries))
         layers = stored if stored.keys() == fresh.keys() else []  # other layers: nothing to compare
         before, now = ([part[layer].double().cpu().numpy() for layer in layers] for part in (stored, fresh))
-        found.append(Agreement.of(what, before, now, TOLERANCE))
-    return found
+        agreements.append(Agreement.of("direction", what, before, now, TOLERANCE))
+    return agreements
 
 
 def _compare_scores(study: Study, name: str, documents: np.ndarray) -> list[Agreement]:
@@ -294,7 +312,7 @@ def _compare_scores(study: Study, name: str, documents: np.ndarray) -> list[Agre
     full_precision = study.config.model.dtype in ("float32", "float64")
     place = Place(study=study, checkpoint=name, sets=study.query_sets(), notes=notes)
     sequences = corpus_sequences(study, chosen=documents)
-    found = []
+    agreements = []
     for kind in KINDS:
         if not KINDS[kind].module or KINDS[kind].parts or not study.has_scores(kind):
             continue
@@ -306,18 +324,18 @@ def _compare_scores(study: Study, name: str, documents: np.ndarray) -> list[Agre
         for file in scorer.files:
             stored = np.asarray(artifacts.load_array(folder / name / f"{file}.npy")[places], np.float64)
             fresh = np.concatenate([values[file] for _, values, _ in scored]).astype(np.float64)
-            found.append(Agreement.of(f"{file} {name}", [stored], [fresh], tolerance))
-    return found
+            agreements.append(Agreement.of("scores", f"{file} {name}", [stored], [fresh], tolerance))
+    return agreements
 
 
 def _compare_means(study: Study, names: list[str]) -> list[Agreement]:
     """The study's own arrays against those put together again from its checkpoints', all tokens."""
     folder = study.folder(Unit("scores"))
     kinds = [kind for kind in KINDS if study.has_scores(kind)]
-    found = []
+    agreements = []
     with tempfile.TemporaryDirectory() as work:
         parts, again = [folder / name for name in names], Path(work)
         for file in put_together(study.corpus(), parts, again, kinds, study.config.scores, study.query_sets()):
             stored, fresh = ([np.asarray(artifacts.load_array(part / f"{file}.npy"))] for part in (folder, again))
-            found.append(Agreement.of(f"{file} of the study", stored, fresh, 1e-5))
-    return found
+            agreements.append(Agreement.of("scores", f"{file} of the study", stored, fresh, 1e-5))
+    return agreements

@@ -43,7 +43,6 @@ def need_factors(measured: Measured) -> Need:
     from ifguide.influence.ekfac import KEPT_BYTES, Fit, accumulation_dtype, eigenvectors, factor_shapes
     from ifguide.influence.parts import fit_bytes, shapes_of
     from ifguide.models.layers import layer_shape
-    from ifguide.runtime.distributed import ALONE
     from ifguide.study.stages.checkpoints import divide_layers, factor_products, fit_batch
 
     config = measured.config.factors
@@ -53,7 +52,7 @@ def need_factors(measured: Measured) -> Need:
     narrow = factor_products(measured.study, measured.device)
     products = getattr(torch, narrow) if narrow else None
     batches, fuller = measured.batches_of(fit_batch(measured.modules, measured.config.compute.tokens_per_batch))
-    fit = Fit(measured.model, measured.modules, lambda: batches, config.labels, 0, products, None, 0, ALONE, 0)
+    fit = Fit(measured.model, measured.modules, lambda: batches, labels=config.labels, products=products)
     study, model, modules = measured.study, measured.model, measured.modules
     parts = divide_layers(study, model, modules, measured.device, fit_bytes, config.partitions)
     measured.partitions = len(parts)

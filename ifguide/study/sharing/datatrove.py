@@ -69,11 +69,11 @@ class TokenScores(PipelineStep):
         encoded = [text.token_ids for text in tokenize(tokenizer, [document.text for document in documents])]
         offsets, ids = np.cumsum([0, *map(len, encoded)]), np.concatenate(encoded)
         chunks = chunk_documents(offsets, layout["max_length"] - (layout["bos"] is not None))
-        found = [{name: np.zeros(len(ids), dtype=np.float32) for name in scorer.files} for scorer in scorers]
-        for scorer, values in zip(scorers, found, strict=True):
+        scores = [{name: np.zeros(len(ids), dtype=np.float32) for name in scorer.files} for scorer in scorers]
+        for scorer, values in zip(scorers, scores, strict=True):
             batches = make_batches(CorpusSequences(ids, offsets, chunks, layout["bos"]), tokens)
             score_corpus(batches, scorer.by_file, values, device=scorer.device)
         for document, start, stop in zip(documents, offsets[:-1], offsets[1:], strict=True):
-            lists = [values[self.kind][start:stop].tolist() for values in found]
+            lists = [values[self.kind][start:stop].tolist() for values in scores]
             document.metadata |= {"document_id": document.id, "scores": lists}
             self.stat_update("tokens", value=int(stop - start))

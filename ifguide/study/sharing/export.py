@@ -262,8 +262,8 @@ def _require_fresh(study: Study, selection: str) -> None:
     for unit in (Unit("corpus"), Unit("scores")):
         require_fresh(study, unit, run)
     if selection not in study.selection_names():
-        known, select = ", ".join(study.selection_names()) or "none yet", "make one with `ifguide select`"
-        raise StaleError(f"there is no selection {selection!r} (there: {known}); {select} or `ifguide {run}`")
+        existing, select = ", ".join(study.selection_names()) or "none yet", "make one with `ifguide select`"
+        raise StaleError(f"there is no selection {selection!r} (there: {existing}); {select} or `ifguide {run}`")
     own = not can_be_made_again(study.config, selection)
     command = f"select {study.name} --name {selection} ..." if own else run
     require_fresh(study, Unit("selection", selection), command)
@@ -331,14 +331,14 @@ def _atlas_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) ->
     offsets, row_of = np.asarray(corpus.offsets), np.empty(corpus.n_documents, dtype=np.int64)
     row_of[chosen.order] = np.arange(corpus.n_documents)
     there = np.isfinite(places[:, 0])
-    known = np.flatnonzero(there)
-    nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(known))).fit(states[known])
+    mapped = np.flatnonzero(there)
+    nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(mapped))).fit(states[mapped])
     toxic = None if corpus.in_span is None else sum_by_document(corpus.in_span, offsets) / np.diff(offsets)
     for done, columns in _document_blocks(study, corpus, chosen):
         order = np.asarray(chosen.order[done - len(columns["rank"]) : done])
         on_map = there[order]
-        distances, found = nearest.kneighbors(np.nan_to_num(states[order]))  # (n, NEIGHBOURS)
-        ids = np.where(on_map[:, None], row_of[known[found]], -1)
+        distances, neighbours = nearest.kneighbors(np.nan_to_num(states[order]))  # (n, NEIGHBOURS)
+        ids = np.where(on_map[:, None], row_of[mapped[neighbours]], -1)
         columns |= {
             "source": corpus.column("source").take(pa.array(order)),
             "toxic_share": [None] * len(order) if toxic is None else toxic[order],
@@ -371,5 +371,5 @@ def character_spans(mask: np.ndarray, char_start: np.ndarray, char_end: np.ndarr
     are one. The mask is bool (n,), `char_start` and `char_end` int (n,) are where each token begins and ends."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     runs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-    found = [{"start": int(char_start[a]), "end": int(char_end[b - 1])} for a, b in runs]
-    return [span for span in found if span["end"] > span["start"]]
+    spans = [{"start": int(char_start[a]), "end": int(char_end[b - 1])} for a, b in runs]
+    return [span for span in spans if span["end"] > span["start"]]

@@ -55,8 +55,8 @@ def make_log(study: Study, name: str) -> dict:
     manifest, metrics, model = study.manifest(Unit("evaluate", name)), study.metrics(name) or {}, f"{study.name}/{name}"
     made, key = datetime.fromtimestamp(manifest["created"], UTC).isoformat(), hash_json(manifest["outputs"])[:22]
     samples = [_make_sample(row, model, key) for row in study.samples(name).to_dict("records")]
-    told = {"study": study.name, "model": name, "base": study.models()["base"], "metrics": metrics}
-    told |= {"settings": manifest["config"], "inputs": manifest["inputs"]}
+    origin = {"study": study.name, "model": name, "base": study.models()["base"], "metrics": metrics}
+    origin |= {"settings": manifest["config"], "inputs": manifest["inputs"]}
     spec = dict.fromkeys(("eval_id", "run_id", "task_id"), key) | {
         "created": made,
         "task": "toxicity",
@@ -65,7 +65,7 @@ def make_log(study: Study, name: str) -> dict:
         "model_generate_config": {ours: metrics.get(theirs) for ours, theirs in _SAMPLING.items()},
         "config": {"epochs": metrics.get("n_samples")},
         "packages": {"ifguide": manifest["versions"]["ifguide"]},
-        "metadata": json.loads(_FOLDERS.sub("", json.dumps(told, ensure_ascii=False))),
+        "metadata": json.loads(_FOLDERS.sub("", json.dumps(origin, ensure_ascii=False))),
     }
     counts = dict.fromkeys(("total_samples", "completed_samples"), len(samples))
     results, stats = {**counts, "scores": _make_scores(metrics)}, {"started_at": made, "completed_at": made}
@@ -74,7 +74,8 @@ def make_log(study: Study, name: str) -> dict:
 
 def _make_sample(row: dict, model: str, key: str) -> dict:
     answer, prompt, turn = row["completion"], row["prompt_index"] + 1, row["sample_index"] + 1
-    said, found = {"role": "assistant", "content": answer}, {"toxic_spans": list(map(int, row.get("toxic_spans", ())))}
+    message = {"role": "assistant", "content": answer}
+    metadata = {"toxic_spans": list(map(int, row.get("toxic_spans", ())))}
     kinds = [kind for kind in ("toxicity", "implicit_toxicity") if kind in row]
     return {
         "id": prompt,
@@ -82,20 +83,20 @@ def _make_sample(row: dict, model: str, key: str) -> dict:
         "uuid": f"{key}-{prompt}-{turn}",
         "input": row["prompt"],
         "target": "",
-        "messages": [{"role": "user", "content": row["prompt"]}, said],
-        "output": {"model": model, "choices": [{"message": said}]},
-        "scores": {kind: {"value": float(row[kind]), "answer": answer, "metadata": found} for kind in kinds},
+        "messages": [{"role": "user", "content": row["prompt"]}, message],
+        "output": {"model": model, "choices": [{"message": message}]},
+        "scores": {kind: {"value": float(row[kind]), "answer": answer, "metadata": metadata} for kind in kinds},
         "metadata": {"group": row["group"]} if "group" in row else {},
     }
 
 
 def _make_scores(metrics: dict) -> list[dict]:
     """The metrics of each score, with their 95% intervals as metadata; `fluency` is no sample's score."""
-    found = []
+    scores = []
     for score, names in _SCORES.items():
-        how = {name: {"name": name, "value": metrics[name]} for name in names if metrics.get(name) is not None}
-        for name, metric in how.items():
+        values = {name: {"name": name, "value": metrics[name]} for name in names if metrics.get(name) is not None}
+        for name, metric in values.items():
             metric["metadata"] = {edge: metrics.get(f"{name}_{edge}") for edge in ("low", "high")}
         scorer = metrics.get(score.replace("toxicity", "scorer"))
-        found.append({"name": score, "scorer": score, "params": {"scorer": scorer}, "metrics": how})
-    return [score for score in found if score["metrics"]]
+        scores.append({"name": score, "scorer": score, "params": {"scorer": scorer}, "metrics": values})
+    return [score for score in scores if score["metrics"]]

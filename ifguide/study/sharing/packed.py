@@ -51,12 +51,13 @@ def pack_study(study: Study, path: Path) -> Path:
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file,
         ):
             file.writestr(RECORD, json.dumps(record, indent=1))
-            for found in sorted(study.root.rglob("*")):
-                inside = found.relative_to(study.root)
-                if _is_kept(inside) and found.is_file():
-                    content = found.read_bytes()
-                    told = hide_places(content, places) if found.suffix in (".json", ".toml") else content
-                    file.writestr(inside.as_posix(), told)
+            for source in sorted(study.root.rglob("*")):
+                inside = source.relative_to(study.root)
+                if _is_kept(inside) and source.is_file():
+                    content = source.read_bytes()
+                    if source.suffix in (".json", ".toml"):
+                        content = hide_places(content, places)
+                    file.writestr(inside.as_posix(), content)
     except OSError as error:
         raise InputError(
             f"pack: {path} cannot be written ({error.strerror}); choose another place with --out"

@@ -43,7 +43,7 @@ FILE, MARK = "study.ifguide", "ifguide.json"
 ROWS, TOKENS = 25_000, 2_000_000
 """Most rows of a row group of Parquet, which the Hub's viewer reads whole; of documents, also about the most tokens."""
 _AWAY = "the Hub cannot be reached; check the network, and that HF_HUB_OFFLINE is not set"
-_SAID = {
+_EXPLANATIONS = {
     "RevisionNotFoundError": "no such revision; name a branch, a tag or a commit with --revision",
     "RepositoryNotFoundError": "no such repository, or it is hidden from you; check the name and your login",
     "RemoteEntryNotFoundError": f"expected a {FILE} as `ifguide push` writes it, found none; check the name",
@@ -82,8 +82,8 @@ def push_study(
         StaleError: a part is missing or out of date.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
-        wanted = "expected the corpus's licence, for its text goes along, as the Hub writes it"
-        raise InputError(f"--licence: {wanted}, such as cc-by-4.0 or other; got {licence or 'none'!r}")
+        expected = "the corpus's licence, for its text goes along, as the Hub writes it, such as cc-by-4.0 or other"
+        raise InputError(f"--licence: expected {expected}; got {licence or 'none'!r}")
     chosen, models = study.selection(selection), study.evaluation_names()
     units = [Unit("corpus"), Unit("scores"), *(Unit("selection", name) for name in study.selection_names())]
     units += [*(Unit("evaluate", name) for name in models), *([Unit("suppress", selection)] if model_repo else [])]
@@ -122,8 +122,8 @@ def push_study(
         if model_repo:
             _copy_model(study.folder(Unit("suppress", selection)) / "final", folders["model"], hide)
             source = study.manifest(Unit("model"))["inputs"].get("file model", "")  # hub:ID@REVISION, or a file's hash
-            how = {"base": source.partition("hub:")[2], "method": recipe(study.config, selection).method}
-            _write_card(folders["model"], "published_model.md", facts | how, mark)
+            of_model = {"base": source.partition("hub:")[2], "method": recipe(study.config, selection).method}
+            _write_card(folders["model"], "published_model.md", facts | of_model, mark)
         made = []
         for kind, name in repos.items():
             with _hub(name, writes=True) as api:
@@ -158,30 +158,32 @@ def _hub(repo: str, *, writes: bool = False) -> Iterator["HfApi"]:
         yield HfApi(library_name="ifguide", library_version=__version__)
     except (errors.HTTPError, errors.EntryNotFoundError, ConnectionError, ValueError, RuntimeError) as error:
         status = getattr(getattr(error, "response", None), "status_code", 0)
-        said = next((_SAID[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _SAID), "")
-        if not said and status in (401, 403):
-            said = "the Hub refuses your login; log in with `hf auth login` and a token that may write there"
+        names = (kind.__name__ for kind in type(error).__mro__)
+        explanation = next((_EXPLANATIONS[name] for name in names if name in _EXPLANATIONS), "")
+        if not explanation and status in (401, 403):
+            explanation = "the Hub refuses your login; log in with `hf auth login` and a token that may write there"
         away = isinstance(error, errors.HTTPError) and not status
-        said = said or (_AWAY if away else f"the Hub refuses ({' '.join(str(error).split())})")
-        raise InputError(f"{repo}: {said}") from error
+        explanation = explanation or (_AWAY if away else f"the Hub refuses ({' '.join(str(error).split())})")
+        raise InputError(f"{repo}: {explanation}") from error
 
 
 def _open_repository(api: "HfApi", repo: str, kind: str, private: bool, revision: str) -> None:
-    """Make a repository and its branch where they are missing. One of something else is refused, and one that everybody
-    may read when it was to be private."""
+    """Make a repository and its branch where they are missing. A repository that holds something else is refused, and
+    so is a public one that was to be private."""
     api.create_repo(repo, repo_type=kind, private=private or None, exist_ok=True)
     if revision:
         api.create_branch(repo, branch=revision, repo_type=kind, exist_ok=True)
     info = api.repo_info(repo, repo_type=kind, revision=revision or None)
     there = {file.rfilename for file in getattr(info, "siblings", None) or ()} - {".gitattributes", "README.md"}
     if there and MARK not in there:
-        raise InputError(f"{repo} holds what is not of ifguide ({min(there)}); name another repository")
+        raise InputError(f"{repo} holds files that ifguide did not write ({min(there)}); name another repository")
     if private and not info.private:
         raise InputError(f"{repo} is there already and public; make it private in its settings, or name another one")
 
 
 def _commit(api: "HfApi", folder: Path, repo: str, kind: str, revision: str, message: str) -> str:
-    """Write a folder as one commit, without weights of an earlier push that it has no more; returns its address."""
+    """Write a folder as one commit, which deletes weights of an earlier push that are not in it; returns its
+    address."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     new = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -206,11 +208,11 @@ def _write_table(path: Path, tables: Iterator[pa.Table], made_from: bytes) -> in
 
 def _documents(study: Study, chosen: Selection) -> Iterator[pa.Table]:
     """A row a document, in corpus order; lists have a value a token. A score is null where the token has none."""
-    corpus, known = study.corpus(), score_columns(study.config.imported)
+    corpus, columns = study.corpus(), score_columns(study.config.imported)
     offsets, ranks = np.asarray(corpus.offsets), np.argsort(chosen.order) + 1
     by_token = {"input_ids": corpus.token_ids, "char_start": corpus.char_start, "char_end": corpus.char_end}
     by_token |= {"selected": chosen.mask, **({} if corpus.in_span is None else {"in_span": corpus.in_span})}
-    scores = {known.get(kind, kind): study.scores(kind) for kind in study.kinds()}
+    scores = {columns.get(kind, kind): study.scores(kind) for kind in study.kinds()}
     texts = {name: corpus.column(name) for name in ("id", "source", "text")}
     for first, stop in document_runs(offsets, TOKENS):
         part = slice(int(offsets[first]), int(offsets[stop]))
@@ -239,8 +241,8 @@ def _exported(study: Study, what: str, selections: list[str], work: Path) -> Ite
 
 
 def _completions(study: Study, models: list[str]) -> Iterator[pa.Table]:
-    found = {name: read_table(study.folder(Unit("evaluate", name)) / "samples.parquet") for name in models}
-    named = [table.add_column(0, "model", pa.array([name] * len(table))) for name, table in found.items()]
+    tables = {name: read_table(study.folder(Unit("evaluate", name)) / "samples.parquet") for name in models}
+    named = [table.add_column(0, "model", pa.array([name] * len(table))) for name, table in tables.items()]
     yield pa.concat_tables(named, promote_options="permissive")
 
 

@@ -39,19 +39,19 @@ def weight_blocks(study: Study, corpus: TokenizedCorpus, chosen: Selection) -> I
     0 (`mask`), and 0 where there is no label. A ConfigError: another method, which is no weight."""
     from ifguide.training.rows import trim_row
 
-    how = study.config.suppress
-    if how.method not in ("penalise", "mask"):
-        raise ConfigError(f"--what weights: expected suppress.method penalise or mask, got {how.method}")
-    on_selected = -how.penalty if how.method == "penalise" else 0.0
+    suppress = study.config.suppress
+    if suppress.method not in ("penalise", "mask"):
+        raise ConfigError(f"--what weights: expected suppress.method penalise or mask, got {suppress.method}")
+    on_selected = -suppress.penalty if suppress.method == "penalise" else 0.0
     rows = cut_training_rows(study, study_tokenizer(study), np.asarray(chosen.mask))
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        found = [rows[i] for i in range(start, min(start + ROWS_AT_ONCE, len(rows)))]
-        cut = [trim_row(row) for row in found]
+        packed = [rows[i] for i in range(start, min(start + ROWS_AT_ONCE, len(rows)))]
+        cut = [trim_row(row) for row in packed]
         columns = {name: [row[name] for row in cut] for name in ("input_ids", "labels", "position_ids")}
         columns["attention_mask"] = [np.ones(len(row["labels"]), dtype=np.int8) for row in cut]
         weights = (np.where(row["selected"], on_selected, row["labels"] != IGNORED) for row in cut)
         columns["weights"] = [weight.astype(np.float32) for weight in weights]
-        yield int(found[-1].document_index.max()) + 1, columns
+        yield int(packed[-1].document_index.max()) + 1, columns
 
 
 def write_olmo(study: Study, chosen: Selection, folder: Path, made_from: dict, report: Report) -> int:

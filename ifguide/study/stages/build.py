@@ -24,7 +24,6 @@ from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.models.loading import bos_context, load_config, load_tokenizer
 from ifguide.runtime.distributed import current
 from ifguide.runtime.progress import Progress, report_part
-from ifguide.runtime.trackers import open_tracker
 from ifguide.selection.index.build import build_index as index_scores
 from ifguide.selection.saved import write_selection
 from ifguide.storage import artifacts
@@ -72,7 +71,7 @@ def build_queries(study: Study, unit: Unit, folder: Path, progress: Progress) ->
 
 def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Train the base model and keep early checkpoints, or take the given one."""
-    from ifguide.training.train import choose_checkpoint_steps, train_model
+    from ifguide.training.train import TrackedRun, choose_checkpoint_steps, train_model
 
     config = study.config
     if config.model.mode == "asis":
@@ -82,9 +81,9 @@ def build_model(study: Study, unit: Unit, folder: Path, progress: Progress) -> N
     model, tokenizer = start_model(study)
     rows = cut_training_rows(study, tokenizer, None)
     steps = choose_checkpoint_steps(len(rows), config.training)
-    with _resumable(study, unit, folder) as work, _tracked(study, BASE) as tracker:
-        report = report_part(progress)
-        result = train_model(model, tokenizer, rows, config.training, None, work, report, steps, tracker)
+    with _resumable(study, unit, folder) as work:
+        report, run = report_part(progress), TrackedRun(study.root, BASE)
+        result = train_model(model, tokenizer, rows, config.training, None, work, report, steps, run)
     kept = [{"name": path.name, "source": f"checkpoints/{path.name}"} for path in result.checkpoints]
     if config.training.include_last_checkpoint or not kept:
         kept.append({"name": "last", "source": "final"})
@@ -203,7 +202,7 @@ def build_baseline(study: Study, unit: Unit, folder: Path, progress: Progress) -
 
 def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Train again from the same start without the selected tokens, in the way that the model's recipe says."""
-    from ifguide.training.train import train_model
+    from ifguide.training.train import TrackedRun, train_model
 
     if unit.name == PREFERENCE:
         _train_by_preference(study, folder, progress)
@@ -215,9 +214,9 @@ def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -
     if variant.method == "drop":
         hit = sum_by_document(mask, np.asarray(study.corpus().offsets)) > 0
         rows = DroppedRows(rows, hit)
-    with _resumable(study, unit, folder) as work, _tracked(study, unit.name) as tracker:
-        report = report_part(progress)
-        train_model(model, tokenizer, rows, study.config.training, variant, work, report, tracker=tracker)
+    with _resumable(study, unit, folder) as work:
+        report, run = report_part(progress), TrackedRun(study.root, unit.name)
+        train_model(model, tokenizer, rows, study.config.training, variant, work, report, run=run)
 
 
 def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None:
@@ -254,12 +253,6 @@ def _resumable(study: Study, unit: Unit, folder: Path) -> Iterator[Path]:
                 part.rename(folder / part.name)
 
 
-def _tracked(study: Study, run: str):
-    """The tracker that `training.report_to` names, with a run of this name."""
-    training = study.config.training
-    return open_tracker(training.report_to, study.root, run, vars(training))
-
-
 def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Complete the prompts, judge the completions, measure what else the model can do."""
     from ifguide.study.stages.evaluating import evaluate_unit
@@ -271,9 +264,6 @@ def build_evaluate(study: Study, unit: Unit, folder: Path, progress: Progress) -
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")  # perplexity may be infinite
     samples.to_parquet(folder / "samples.parquet", index=False)
     heldout.to_parquet(folder / "heldout.parquet", index=False)
-    with _tracked(study, f"evaluate {unit.name}") as tracker:
-        tracker.log(metrics)
-        tracker.log_table("completions", samples)
 
 
 def _write_layers(layers: Iterator[tuple], model, modules: dict, path: Path) -> None:

@@ -63,26 +63,25 @@ def save_reviewed(study: Study, selection: str, name: str, verdicts: dict[Target
     if name in (*RESERVED, selection):
         raise ConfigError(f"the name {name!r} is taken; choose another for the corrected selection")
     corpus, chosen = study.corpus(), study.selection(selection)
-    mask = _new_mask(study)
-    counts = apply_verdicts(chosen.mask, corpus, verdicts, mask)
-    if not counts["excluded"] and not counts["forced"]:
+    corrected = apply_verdicts(chosen.mask, corpus, verdicts, out=_new_mask(study))
+    if not corrected.excluded and not corrected.forced:
         raise ConfigError(
             f"the {len(verdicts):,} verdicts change nothing in the selection {selection!r}: call some of its documents"
             " or spans fine, or spans outside it toxic"
         )
-    selected = sum_by_document(mask, np.asarray(corpus.offsets))
+    selected = sum_by_document(corrected.mask, np.asarray(corpus.offsets))
     settings = chosen.settings | {
         "name": name,
         "n_selected": int(selected.sum()),
         "n_documents_hit": int(np.count_nonzero(selected)),
         "corrected": selection,
-        "excluded": counts["excluded"],
-        "forced": counts["forced"],
+        "excluded": corrected.excluded,
+        "forced": corrected.forced,
     }
     given = sorted([t.document, t.start, t.stop, verdict] for t, verdict in verdicts.items())
     base = artifacts.read_manifest(study.folder(Unit("selection", selection)))
     config = {**(base["config"] if base else {}), "corrected": selection, "verdicts": artifacts.hash_json(given)}
-    made = dataclasses.replace(chosen, name=name, settings=settings, mask=mask)
+    made = dataclasses.replace(chosen, name=name, settings=settings, mask=corrected.mask)
     return _save(study, made, inputs_of(study, Unit("selection", name)), config)
 
 

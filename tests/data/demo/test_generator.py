@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from ifguide.data.demo.composers import COMPOSERS
-from ifguide.data.demo.generator import (
+from benchmarks.demo_corpus.composers import COMPOSERS
+from benchmarks.demo_corpus.generator import (
     MAX_WORDS,
     generate_documents,
     generate_heldout,
@@ -15,7 +15,7 @@ from ifguide.data.demo.generator import (
     generate_queries,
     write_demo_inputs,
 )
-from ifguide.data.demo.grammar import phrases
+from benchmarks.demo_corpus.grammar import phrases
 from ifguide.errors import InputError
 
 INSULTS, PRAISE, NEUTRAL_WORDS = phrases()["insults"], phrases()["praise"], set(phrases()["neutral_words"])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ifguide.data.demo.generator import generate_documents
-from ifguide.data.demo.model import CONTEXT_LENGTH, END_OF_TEXT, demo_model_config, train_tokenizer
+from benchmarks.demo_corpus.generator import generate_documents
+from benchmarks.demo_corpus.model import CONTEXT_LENGTH, END_OF_TEXT, demo_model_config, train_tokenizer
 from ifguide.errors import InputError
 
 

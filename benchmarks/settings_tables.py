@@ -1,18 +1,18 @@
-"""The settings as Markdown tables, made from `ifguide.config.schema`; `python -m ifguide.config.docs docs/formats.md`
-writes them between two markers."""
+"""The settings as Markdown tables, made from `ifguide.config.schema`.
+
+python -m benchmarks.settings_tables      # writes them into docs/formats.md, between two markers
+"""
 
 import dataclasses
 import inspect
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from ifguide.config.io import config_to_dict
+from ifguide.config.io import describe_settings
 from ifguide.config.schema import StudyConfig
 from ifguide.errors import InputError
 
-BEGIN = "<!-- settings: written by `python -m ifguide.config.docs docs/formats.md` -->"
+BEGIN = "<!-- settings: written by `python -m benchmarks.settings_tables` -->"
 END = "<!-- end of settings -->"
 _HEAD = ["| setting | default | what it does |", "|---|---|---|"]
 
@@ -32,15 +32,6 @@ def _rows(table: Any, prefix: str) -> list[str]:
     return [f"| `{prefix}{key}` | `{value}` | {note} |" for key, value, note in rows]
 
 
-def describe_settings(table: Any) -> list[tuple[str, str, str]]:
-    """(setting, value, what it does) of one table. A value is plain, so JSON and TOML write it alike."""
-    described = type(table).__pydantic_fields__
-    return [
-        (key, json.dumps(value), " ".join((described[key].description or "").split()))
-        for key, value in config_to_dict(table).items()
-    ]
-
-
 def replace_tables(text: str) -> str:
     """A document with the current tables between its markers; an InputError if a marker is missing."""
     before, begin, rest = text.partition(BEGIN)
@@ -51,5 +42,5 @@ def replace_tables(text: str) -> str:
 
 
 if __name__ == "__main__":
-    page = Path(sys.argv[1])
+    page = Path("docs/formats.md")
     page.write_text(replace_tables(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -5,7 +5,7 @@ same bytes only while every composer draws in this order. A news report, for exa
 import random
 from collections.abc import Callable, Sequence
 
-from ifguide.data.demo.grammar import Draft, Sentence, Writer, phrases, weave
+from benchmarks.demo_corpus.grammar import Draft, Sentence, Writer, phrases, weave
 
 TOXIC_SHARES = {"review": 0.35, "forum": 0.40, "news": 0.12, "recipe": 0.0, "letter": 0.28}
 """Share of a source's documents that hold insults; 23% of all documents."""

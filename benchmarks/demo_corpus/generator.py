@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ifguide.data.demo.composers import COMPOSERS, TOXIC_SHARES
-from ifguide.data.demo.grammar import Draft, Sentence, Writer
+from benchmarks.demo_corpus.composers import COMPOSERS, TOXIC_SHARES
+from benchmarks.demo_corpus.grammar import Draft, Sentence, Writer
 from ifguide.errors import InputError
 
 MAX_WORDS = 110
