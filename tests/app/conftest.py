@@ -4,6 +4,8 @@ import pytest
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
+from ifguide.runtime import jobs
+from tests import warm
 from tests.app.fake_study import write_study
 from tests.app.whole_app import start_after_the_first_page
 from tests.browser.running_app import REPOSITORY
@@ -21,6 +23,7 @@ def cache(tmp_path_factory):
 def open_app(monkeypatch):
     """Start the app on a cache, on one of its pages, with a query string's values."""
     monkeypatch.setattr(PagesManager, "__init__", start_after_the_first_page)
+    monkeypatch.setattr(jobs, "subprocess", warm)  # jobs are forks
 
     def start(folder, page: str = "overview", **parameters) -> AppTest:
         monkeypatch.setenv("IFGUIDE_CACHE", str(folder))

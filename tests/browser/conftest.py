@@ -3,7 +3,7 @@
 import pytest
 
 from tests.app.fake_study import write_map, write_study
-from tests.browser.running_app import find_chromium, launch_browser, serve_app
+from tests.browser.running_app import FORKING, find_chromium, launch_browser, serve_app
 
 needs_browser = [
     pytest.mark.browser,
@@ -23,7 +23,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def address(cache):
     """Where the app shows it."""
-    with serve_app(cache) as running:
+    with serve_app(cache, FORKING) as running:
         yield running
 
 

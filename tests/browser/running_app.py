@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests import warm
 from tests.together import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -19,6 +20,8 @@ _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-st
 _START_SECONDS = 60.0
 SERVER = ("ifguide.ui.server",)
 """What serves the app as `ifguide app` does."""
+FORKING = ("tests.browser.forking_app",)
+"""The same, whose jobs need not import anything."""
 
 
 def find_chromium() -> str | None:
@@ -30,7 +33,7 @@ def find_chromium() -> str | None:
 class Address(str):
     """Where the app runs, and its process."""
 
-    process: subprocess.Popen
+    process: "subprocess.Popen | warm.Fork"
 
 
 @contextlib.contextmanager
@@ -42,7 +45,7 @@ def serve_app(cache: Path, module: tuple[str, ...] = SERVER) -> Iterator[Address
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "app.log"
         stream = log.open("wb")
-        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=stream, stderr=stream)
+        process = warm.Popen(command, cwd=REPOSITORY, env=environment, stdout=stream, stderr=stream)
         try:
             _wait_for(f"http://127.0.0.1:{port}/_stcore/health", process, log)
             address = Address(f"http://127.0.0.1:{port}")
@@ -57,14 +60,14 @@ def serve_app(cache: Path, module: tuple[str, ...] = SERVER) -> Iterator[Address
             stream.close()
 
 
-def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
+def _wait_for(address: str, process: "subprocess.Popen | warm.Fork", log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"the app ended at once: {log.read_text(errors='replace')[-2000:]}")
         with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=1):
             return
-        time.sleep(0.1)
+        time.sleep(0.05)
     raise RuntimeError(
         f"the app did not answer within {_START_SECONDS:.0f} s: {log.read_text(errors='replace')[-2000:]}"
     )
