@@ -1,6 +1,9 @@
 """Made-up studies and the app on top of them, without a browser."""
 
+import functools
+
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
@@ -9,6 +12,9 @@ from tests import warm
 from tests.app.fake_study import write_study
 from tests.app.whole_app import start_after_the_first_page
 from tests.browser.running_app import REPOSITORY
+
+# Whenever a test starts the app, Streamlit reads the metadata of every installed package.
+manifest_scanner.scan_component_manifests = functools.cache(manifest_scanner.scan_component_manifests)
 
 
 @pytest.fixture(scope="module")

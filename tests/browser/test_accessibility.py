@@ -1,5 +1,5 @@
-"""For everybody: axe-core on every page, the keyboard's way to every control, and windows of three widths, light and
-dark."""
+"""Every page, for everybody: it loads without errors and asks nobody else; axe-core, the keyboard's way to every
+control, and windows of three widths, light and dark."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -103,12 +103,14 @@ CASES = [
 
 
 @pytest.mark.parametrize(("view", "scheme"), CASES)
-def test_a_page_can_be_used_by_everybody(browser, address, view, scheme):
-    context = browser.new_context(
-        color_scheme=scheme, viewport={"width": 1440, "height": 1000}, reduced_motion="reduce"
-    )
-    page = context.new_page()
+def test_a_page_can_be_used_by_everybody(page, address, view, scheme):
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.set_viewport_size({"width": 1440, "height": 1000})
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
     visit(page, address, VIEWS[view])
+    assert page.locator('[data-testid="stException"], [data-testid="stAlertContentError"]').count() == 0
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
     choose_veil(page, "Text shown")
     wait_until_still(page)
     assert find_violations(page) == []
@@ -125,7 +127,6 @@ def test_a_page_can_be_used_by_everybody(browser, address, view, scheme):
             break
     assert page.evaluate("window.__reached.size") > 8
     assert page.evaluate(UNREACHED) == []
-    context.close()
 
 
 def test_the_probes_find_what_they_look_for(page, address):
