@@ -84,8 +84,8 @@ CLIPPED = f"""() => {{ {WALK}
   }});
   return [...cut, ...out, ...figures].map(name).concat(wide);
 }}"""
-"""Our components' text that is cut without a sign of it or is outside its component; and the page or its header if it is
-too wide."""
+"""Our components' text that is cut without a sign of it or is outside its component; and the page or its header if
+it is too wide."""
 
 
 def find_violations(page) -> list[str]:
