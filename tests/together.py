@@ -4,10 +4,11 @@ import contextlib
 import itertools
 import os
 import socket
-import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from tests import warm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -35,24 +36,13 @@ def free_port() -> int:
     raise AssertionError("unreachable")
 
 
-def run_together(script: str, *arguments: str, world_size: int = 2, timeout: float = 250) -> list[tuple[int, str]]:
-    """Run a Python script in several processes; gives the exit code and the output of each."""
-    port = free_port()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, *arguments],
-            cwd=REPOSITORY,
-            env={**os.environ, **environment(rank, world_size, port)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world_size)
-    ]
-    until = time.monotonic() + timeout
-    try:
-        return [(p.returncode, out) for p in processes for out in [p.communicate(timeout=until - time.monotonic())[0]]]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+def run_together(script: str, *arguments: str, world_size: int = 2) -> list[tuple[int, str]]:
+    """Run a Python script in several processes; gives the exit code and the output of each, its errors first."""
+    port, command = free_port(), [sys.executable, "-c", script, *arguments]
+
+    def run(rank: int) -> tuple[int, str]:
+        done = warm.run(command, cwd=REPOSITORY, env=os.environ | environment(rank, world_size, port))
+        return done.returncode, done.stderr + done.stdout
+
+    with ThreadPoolExecutor(world_size) as pool:
+        return list(pool.map(run, range(world_size)))

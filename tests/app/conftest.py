@@ -1,12 +1,20 @@
 """Made-up studies and the app on top of them, without a browser."""
 
+import functools
+
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
+from ifguide.runtime import jobs
+from tests import warm
 from tests.app.fake_study import write_study
 from tests.app.whole_app import start_after_the_first_page
 from tests.browser.running_app import REPOSITORY
+
+# Whenever a test starts the app, Streamlit reads the metadata of every installed package.
+manifest_scanner.scan_component_manifests = functools.cache(manifest_scanner.scan_component_manifests)
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +29,7 @@ def cache(tmp_path_factory):
 def open_app(monkeypatch):
     """Start the app on a cache, on one of its pages, with a query string's values."""
     monkeypatch.setattr(PagesManager, "__init__", start_after_the_first_page)
+    monkeypatch.setattr(jobs, "subprocess", warm)  # jobs are forks
 
     def start(folder, page: str = "overview", **parameters) -> AppTest:
         monkeypatch.setenv("IFGUIDE_CACHE", str(folder))

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -23,9 +22,9 @@ from ifguide.ui.documents.store import open_documents
 from ifguide.ui.format import score
 from ifguide.ui.layout import link_state
 from ifguide.ui.loaders import Loaded
+from tests import warm
 from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
-from tests.browser.running_app import REPOSITORY
 
 PAGES = ("overview", "documents", "threshold", "compare", "queries", "studies", "new_study")
 
@@ -186,14 +185,7 @@ def test_documents_of_a_large_corpus_are_listed_by_a_job(open_app, tmp_path, mon
     app = open_app(tmp_path / "cache", "documents")
     assert "not listed yet" in app.info[0].value
     assert "List the documents" in [b.label for b in app.button]
-    done = subprocess.run(
-        [sys.executable, "-m", "ifguide", "documents", "fake"],
-        env={**os.environ, "IFGUIDE_CACHE": str(tmp_path / "cache")},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = warm.run([sys.executable, "-m", "ifguide", "documents", "fake"], check=True)
     assert "wrote 4 tables of 62 documents" in done.stdout
     app.run()
     assert not app.info and not app.error

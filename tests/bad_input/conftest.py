@@ -1,13 +1,16 @@
 """A good set of inputs, and `ifguide` in this process."""
 
 import contextlib
+import functools
 import io
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from ifguide.cli import main as cli
+from ifguide.study.planning import model_facts
 from tests.small_study import byte_tokenizer
 
 
@@ -31,10 +34,25 @@ class Ended:
         return lines[0]
 
 
+@functools.cache
+def _describe(source: str, config: bytes, *rest):
+    return _describe_anew(source, *rest)
+
+
+_describe_anew = model_facts.describe_model
+
+
+def describe_once(source: str, *rest):
+    """`model_facts.describe_model`, which tries the model, once for each configuration."""
+    config = Path(source) / "config.json"
+    return _describe(source, config.read_bytes() if config.is_file() else b"", *rest)
+
+
 @pytest.fixture
 def command(monkeypatch):
     """Runs `ifguide` as its own process would, errors and exit code included."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(model_facts, "describe_model", describe_once)
 
     def run(cache, *arguments: str) -> Ended:
         monkeypatch.setenv("IFGUIDE_CACHE", str(cache))

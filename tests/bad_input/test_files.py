@@ -6,12 +6,13 @@ import shutil
 from itertools import product
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from ifguide.config.schema import StudyConfig
 from ifguide.study.reading import Study
 from tests.bad_input.cases import COLUMNS, ROLES, all_cases, good_row, json_line, parquet
+from tests.examples import examples
 from tests.naming import naming
 
 CASES = all_cases()
@@ -110,7 +111,7 @@ SOMETHING = st.recursive(
 NO_FIXTURE_CHECK = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=NO_FIXTURE_CHECK)
+@examples(20, 80, *NO_FIXTURE_CHECK)
 @given(
     role=st.sampled_from(ROLES),
     rows=st.lists(
@@ -134,7 +135,7 @@ def test_any_rows_are_taken_or_refused_in_one_line(command, new_arguments, place
         Study.open("mine", place / "cache")
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=NO_FIXTURE_CHECK)
+@examples(25, 120, *NO_FIXTURE_CHECK)
 @given(
     role=st.sampled_from(ROLES),
     ending=st.sampled_from(["jsonl", "json", "csv", "tsv", "txt", "parquet", "jsonl.gz"]),
@@ -151,7 +152,7 @@ def test_any_bytes_are_taken_or_refused_in_one_line(command, new_arguments, plac
         Study.open("mine", place / "cache")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=NO_FIXTURE_CHECK)
+@examples(15, 60, *NO_FIXTURE_CHECK)
 @given(role=st.sampled_from(ROLES), at=st.floats(0, 1), value=st.integers(0, 255), cut=st.booleans())
 def test_a_good_file_with_one_byte_changed_or_cut_there(command, new_arguments, place, role, at, value, cut):
     good = good_row(role)

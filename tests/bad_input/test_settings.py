@@ -3,12 +3,13 @@
 import dataclasses
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from ifguide.config.schema import StudyConfig
 from ifguide.study.freshness import stage_states
 from ifguide.study.reading import Study
+from tests.examples import examples
 from tests.faults.comparing import everything
 from tests.small_study import make_study
 
@@ -199,9 +200,7 @@ def test_every_command_refuses_a_broken_file(broken, study):
         assert everything(study) == before, name
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@examples(40, 100, HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
 @given(content=st.binary(max_size=120) | st.text(max_size=80).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_file_is_read_or_refused_in_one_line(broken, study, content):
     ended = broken(content, "status", study.name)
@@ -209,7 +208,7 @@ def test_any_file_is_read_or_refused_in_one_line(broken, study, content):
         ended.check_refused("study.toml")
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40, 100, HealthCheck.function_scoped_fixture)
 @given(
     assignment=st.text(max_size=40)
     | st.from_regex(r"(corpus|selection|variants|model)\.[a-z_]{1,12}=.{0,20}", fullmatch=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.app.fake_study import write_map, write_study
-from tests.browser.running_app import find_chromium, launch_browser, serve_app
+from tests.browser.running_app import FORKING, LISTEN, find_chromium, launch_browser, serve_app
 
 needs_browser = [
     pytest.mark.browser,
@@ -23,7 +23,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def address(cache):
     """Where the app shows it."""
-    with serve_app(cache) as running:
+    with serve_app(cache, FORKING) as running:
         yield running
 
 
@@ -34,12 +34,30 @@ def browser():
         yield launched
 
 
+@pytest.fixture(scope="module")
+def context(browser):
+    """One for all tests of a file, so that Streamlit's scripts are read and compiled once."""
+    made = browser.new_context(viewport={"width": 1280, "height": 900})
+    made.add_init_script(f"({LISTEN})()")
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def page(browser):
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+def page(context):
+    """A tab that knows nothing of those before it."""
     opened = context.new_page()
     opened.failures = []
     opened.on("pageerror", lambda error: opened.failures.append(str(error)))
     yield opened
-    context.close()
+    forget(context)
     assert opened.failures == []
+
+
+def forget(context) -> None:
+    """Close a context's pages, and remove what they left in it."""
+    for opened in context.pages:
+        opened.evaluate("() => { try { localStorage.clear(); } catch { } }")  # a page without an address has none
+        opened.close()
+    context.clear_cookies()
+    context.clear_permissions()

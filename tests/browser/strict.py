@@ -1,10 +1,10 @@
-"""A browser that trusts nothing: every request but those to the app is blocked and noted, so is every dialog and script
-error."""
+"""A page trusted with nothing: each request to others than the app is noted, and each dialog and script error."""
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.browser.conftest import forget
 from tests.browser.hostile_study import ICON, PROBE
 
 
@@ -30,23 +30,16 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watched(browser, address: str, **options) -> Iterator[Watch]:
-    """A page in a context of its own, watched from its first request on."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000}, **options)
+def watched(context, address: str) -> Iterator[Watch]:
+    """A new page of a context, watched from its first request on. Chromium reaches nothing beyond this machine."""
     watch = Watch(context.new_page())
     ours = (f"{address}/", "data:", "blob:", "file:")
-
-    def allow(route):
-        if route.request.url.startswith(ours):
-            route.continue_()
-        else:
-            watch.foreign.append(route.request.url)
-            route.abort()
-
-    context.route("**/*", allow)
+    note = lambda request: request.url.startswith(ours) or watch.foreign.append(request.url)  # noqa: E731
+    context.on("request", note)
     watch.page.on("websocket", lambda s: s.url.startswith(address.replace("http", "ws")) or watch.foreign.append(s.url))
     watch.page.on("dialog", lambda dialog: (watch.dialogs.append(dialog.message), dialog.dismiss()))
     watch.page.on("pageerror", lambda error: watch.errors.append(str(error)))
     watch.page.on("popup", lambda popup: watch.opened.append(popup.url))
     yield watch
-    context.close()
+    context.remove_listener("request", note)
+    forget(context)

@@ -17,7 +17,7 @@ from ifguide.study.stages.document_table import CORPUS, table_path
 from tests.app.fake_study import HOSTILE_ID, HOSTILE_TEXT, LONG_ID, write_study
 from tests.app.test_pages import running_job
 from tests.browser.conftest import needs_browser
-from tests.browser.running_app import REPOSITORY, choose_veil, serve_app, visit, wait_until_still
+from tests.browser.running_app import FORKING, REPOSITORY, choose_veil, serve_app, visit, wait_until_still
 from tests.hostile_texts import hostile_texts
 from tests.study.test_chat_study import make_chat_study
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -31,7 +31,7 @@ def own(tmp_path_factory):
     """(cache, address) of an app whose studies the tests of this file add and change."""
     cache = tmp_path_factory.mktemp("own") / "cache"
     cache.mkdir()
-    with serve_app(cache) as running:
+    with serve_app(cache, FORKING) as running:
         yield cache, running
 
 

@@ -13,12 +13,10 @@ from ifguide.selection.verdicts import VerdictLog
 from ifguide.study.reading import Study
 from ifguide.study.stages.select import open_index
 from tests.app.fake_study import HOSTILE_ID, INSULTS, write_study
-from tests.browser.running_app import find_chromium, serve_app, wait_until_still
+from tests.browser.conftest import needs_browser
+from tests.browser.running_app import serve_app, wait_until_still
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(find_chromium() is None, reason="no Chromium or Chrome found; set CHROMIUM to its path"),
-]
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +30,12 @@ def address(address):
 
 
 @pytest.fixture
-def page(browser):
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    opened = context.new_page()
-    opened.failures, opened.sent = [], []
-    opened.on("pageerror", lambda error: opened.failures.append(str(error)))
-    opened.on("request", lambda request: opened.sent.append(request.url))
-    opened.on("websocket", lambda socket: socket.on("framesent", lambda frame: opened.sent.append("frame")))
-    yield opened
-    assert opened.failures == []
-    context.close()
+def page(page):
+    page.sent = []
+    page.set_viewport_size({"width": 1280, "height": 1000})
+    page.on("request", lambda request: page.sent.append(request.url))
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: page.sent.append("frame")))
+    return page
 
 
 def visit(page, address: str) -> None:

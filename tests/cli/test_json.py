@@ -12,8 +12,10 @@ import typer
 from typer.testing import CliRunner
 
 from ifguide.cli.main import app
+from ifguide.runtime import jobs
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
+from tests import warm
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "scripts.md"
@@ -114,7 +116,8 @@ def test_answers_have_the_promised_keys(ask, cache, tmp_path):
     }
 
 
-def test_what_needs_a_job_or_a_source_has_its_keys_as_well(ask, cache, tmp_path):
+def test_what_needs_a_job_or_a_source_has_its_keys_as_well(ask, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "subprocess", warm)
     pairs = "".join(
         json.dumps({"text": f"{word} number {n} is {'a fool' if n % 2 else 'kind'} today", "label": n % 2}) + "\n"
         for n, word in enumerate(["The dog", "The fox", "A bird", "The cat"] * 6)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import pytest
 
 from ifguide.study.pipeline import create_study, run_study
 from ifguide.study.reading import Study
+from tests import warm
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 NAME = "tiny"
@@ -39,11 +39,10 @@ def study(undisturbed, tmp_path) -> Study:
 class Answer:
     """How a command ended."""
 
-    code: int | None
-    """Its exit code, minus a signal's number, or None where it stopped itself."""
-    out: str = ""
-    err: str = ""
-    pid: int = 0
+    code: int
+    """Its exit code, or minus a signal's number."""
+    out: str
+    err: str
 
     @property
     def error(self) -> str:
@@ -51,29 +50,14 @@ class Answer:
         return self.err.strip().splitlines()[-1]
 
 
-@pytest.fixture(scope="session")
-def server():
-    """Runs commands in forked children: `server(cache, *arguments, **limits)`."""
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.server"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        text=True,
-    )
+def limited(cache, *arguments, **limits) -> dict:
+    """What starts an `ifguide` command under limits: arguments of `warm.Popen`."""
+    limits = {"root": str(cache), **limits}
+    command = [sys.executable, "-m", "tests.faults.limited", json.dumps(limits), *arguments]
+    return {"args": command, "env": {**os.environ, "IFGUIDE_CACHE": str(cache)}}
 
-    def ask(request: dict) -> Answer:
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        return Answer(**json.loads(process.stdout.readline()))
 
-    def run(cache, *arguments, **limits) -> Answer:
-        limits = {"root": str(cache), **limits}
-        return ask({"arguments": list(arguments), "limits": limits, "environment": {"IFGUIDE_CACHE": str(cache)}})
-
-    run.resume = lambda pid: ask({"resume": pid})
-    yield run
-    process.stdin.close()
-    process.wait(timeout=30)
+def run_command(cache, *arguments, **limits) -> Answer:
+    """Run an `ifguide` command under limits."""
+    done = warm.run(**limited(cache, *arguments, **limits))
+    return Answer(code=done.returncode, out=done.stdout, err=done.stderr)

@@ -15,7 +15,7 @@ from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
 from ifguide.study.stages.select import preview_selection
 from tests.faults.comparing import contents
-from tests.faults.conftest import NAME
+from tests.faults.conftest import NAME, run_command
 from tests.small_study import changed
 
 
@@ -60,19 +60,19 @@ def test_a_file_that_does_not_belong_there_is_found(study):
 
 @pytest.mark.thorough
 @pytest.mark.slow
-def test_a_flipped_bit_in_every_artefact_is_mended_by_the_commands_that_verify_names(server, study, undisturbed):
+def test_a_flipped_bit_in_every_artefact_is_mended_by_the_commands_that_verify_names(study, undisturbed):
     units = list_units(study)
     for unit in units:
         flip(largest(study.folder(unit)))
     commands = []
     while len(commands) <= len(units):
-        answer = server(study.root.parent, "verify", NAME, "--share", "0")
+        answer = run_command(study.root.parent, "verify", NAME, "--share", "0")
         if answer.code == 0:
             break
         assert answer.code == 2 and answer.err.count("\nerror: ") + answer.err.startswith("error: ") == 1
         command = re.search(r"fix it with `ifguide ([^`]+)`", answer.error)[1].split()
         commands.append(command)
-        repaired = server(study.root.parent, *command)
+        repaired = run_command(study.root.parent, *command)
         assert repaired.code == 0, repaired.err
     assert [command[-1] for command in commands] == [*dict.fromkeys(unit.stage for unit in units)]
     assert contents(Study.open(NAME, study.root.parent)) == contents(undisturbed)
@@ -129,7 +129,7 @@ def test_a_damaged_file_is_an_error_of_ours_wherever_it_is_read(study):
     assert refused > 50
 
 
-def test_a_damaged_list_of_documents_is_written_again_by_the_command_and_by_a_plain_run(server, study, undisturbed):
+def test_a_damaged_list_of_documents_is_written_again_by_the_command_and_by_a_plain_run(study, undisturbed):
     from ifguide.ui.documents.store import open_documents
 
     folder, whole = study.root / "documents", contents(undisturbed)
@@ -139,7 +139,7 @@ def test_a_damaged_list_of_documents_is_written_again_by_the_command_and_by_a_pl
         for path in tables:
             harm(path)
         open_documents(study, "default")  # as the app does: those it shows
-        answer = server(study.root.parent, "documents", NAME)
+        answer = run_command(study.root.parent, "documents", NAME)
         assert answer.code == 0 and "wrote 2 tables of 12 documents" in answer.out
         assert contents(study) == whole
     for path in tables:  # a run trusts sizes

@@ -9,7 +9,7 @@ import pytest
 from ifguide.study.analysis.explain import TOP
 from ifguide.study.reading import Study
 from tests.faults.comparing import contents, everything
-from tests.faults.conftest import NAME
+from tests.faults.conftest import NAME, run_command
 
 
 def check_line(answer) -> None:
@@ -18,8 +18,8 @@ def check_line(answer) -> None:
     assert "Traceback" not in answer.err
 
 
-def check_whole_again(server, cache, undisturbed) -> None:
-    again = server(cache, "run", NAME)
+def check_whole_again(cache, undisturbed) -> None:
+    again = run_command(cache, "run", NAME)
     assert again.code == 0, again.err
     found = contents(Study.open(NAME, cache))
     explained = {name for name in found if name.startswith("explanations/")}  # of the best documents, which end a run
@@ -35,32 +35,32 @@ STAGES = [{"full_at": f"/{place}"} for place in PLACES]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moments", [STAGES, pytest.param(MOMENTS, marks=pytest.mark.thorough)])
-def test_a_disk_that_fills_up_at_any_moment_stops_the_run_and_loses_nothing(server, undisturbed, tmp_path, moments):
+def test_a_disk_that_fills_up_at_any_moment_stops_the_run_and_loses_nothing(undisturbed, tmp_path, moments):
     """In each stage from its first file on, or from some change of a file on, nothing more can be written: not the
     manifest, not the status, not the lock's owner."""
     Study.create(NAME, undisturbed.config, tmp_path)
     for moment in moments:  # later ones meet what earlier ones finished
-        answer = server(tmp_path, "run", NAME, **moment)
+        answer = run_command(tmp_path, "run", NAME, **moment)
         check_line(answer)
         assert "No space left on device; the disk is full; free some space" in answer.error
         assert str(tmp_path) in answer.error
         assert not list(tmp_path.rglob("*.partial-*"))
-    check_whole_again(server, tmp_path, undisturbed)
+    check_whole_again(tmp_path, undisturbed)
 
 
 @pytest.mark.slow
-def test_a_file_that_may_not_grow_is_named_whatever_library_writes_it(server, undisturbed, tmp_path):
+def test_a_file_that_may_not_grow_is_named_whatever_library_writes_it(undisturbed, tmp_path):
     """The limit stops NumPy, Arrow and safetensors in the middle of a file, each with an error of its own kind."""
     Study.create(NAME, undisturbed.config, tmp_path)
     for limit in (400, 3_000, 20_000, 60_000):
-        answer = server(tmp_path, "run", NAME, file_bytes=limit)
+        answer = run_command(tmp_path, "run", NAME, file_bytes=limit)
         check_line(answer)
         assert "File too large; the file exceeds the size limit" in answer.error
-    check_whole_again(server, tmp_path, undisturbed)
+    check_whole_again(tmp_path, undisturbed)
 
 
 @pytest.mark.slow
-def test_a_real_disk_that_is_full(server, undisturbed, tmp_path):
+def test_a_real_disk_that_is_full(undisturbed, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "none", str(disk)], capture_output=True)
@@ -68,28 +68,28 @@ def test_a_real_disk_that_is_full(server, undisturbed, tmp_path):
         pytest.skip("mounting a small disk needs root")
     try:
         Study.create(NAME, undisturbed.config, disk)
-        answer = server(disk, "run", NAME)
+        answer = run_command(disk, "run", NAME)
         check_line(answer)
         assert "No space left on device; the disk is full" in answer.error
         assert not list(disk.rglob("*.partial-*"))
         larger = subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], capture_output=True)
         assert larger.returncode == 0
-        check_whole_again(server, disk, undisturbed)
+        check_whole_again(disk, undisturbed)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_cache_that_can_only_be_read_is_read_and_not_written(server, study, undisturbed):
+def test_a_cache_that_can_only_be_read_is_read_and_not_written(study, undisturbed):
     before, cache = everything(study), study.root.parent
     places = [cache, *(p for p in cache.rglob("*"))]
     modes = {place: place.stat().st_mode for place in places}
     for place in places:
         place.chmod(modes[place] & ~0o222)
     try:
-        shown = server(cache, "status", NAME, no_override=True)
+        shown = run_command(cache, "status", NAME, no_override=True)
         assert shown.code == 0, shown.err
         assert shown.out.count(" fresh ") == 11
-        checked = server(cache, "verify", NAME, no_override=True)
+        checked = run_command(cache, "verify", NAME, no_override=True)
         assert checked.code == 0, checked.err
         for command in (
             ["run", NAME],
@@ -98,7 +98,7 @@ def test_a_cache_that_can_only_be_read_is_read_and_not_written(server, study, un
             ["select", NAME, "--quantile", "0.8"],
             ["suppress", NAME],
         ):
-            answer = server(cache, *command, no_override=True)
+            answer = run_command(cache, *command, no_override=True)
             check_line(answer)
             assert "Permission denied; you may not read or write it; change its permissions" in answer.error
             assert str(cache) in answer.error

@@ -1,9 +1,7 @@
 """A run that is killed at any moment, again and again, ends with the bytes of one that never was."""
 
 import json
-import os
 import random
-import subprocess
 import sys
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from ifguide.study.freshness import stage_states
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import STAGES
+from tests import warm
 from tests.faults.comparing import contents
 from tests.faults.conftest import NAME
 
@@ -31,9 +30,7 @@ BY_THE_CLOCK = (
 
 
 def start(cache, how: str, plan=()) -> dict:
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.faults.killing", str(cache), NAME, how, json.dumps(list(plan))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    done = warm.run([sys.executable, "-m", "tests.faults.killing", str(cache), NAME, how, json.dumps(list(plan))])
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 
+import psutil
+
 from ifguide.runtime import jobs
 from ifguide.study.freshness import stage_states
 from ifguide.study.reading import Study
+from tests import warm
 from tests.faults.comparing import contents
-from tests.faults.conftest import NAME
+from tests.faults.conftest import NAME, limited, run_command
 
 APP = """
 import os, sys
@@ -23,13 +26,15 @@ sys.stdin.read()
 """
 
 
-def test_a_second_run_is_told_who_works_there_and_since_when(server, undisturbed, tmp_path):
+def test_a_second_run_is_told_who_works_there_and_since_when(undisturbed, tmp_path):
     Study.create(NAME, undisturbed.config, tmp_path)
-    first = server(tmp_path, "run", NAME, "--until", "queries", stop_at=4)
-    assert first.code is None  # it stands still in the middle of the corpus
+    first = warm.Popen(**limited(tmp_path, "run", NAME, "--until", "queries", stop_at=4))
+    while psutil.Process(first.pid).status() != psutil.STATUS_STOPPED:
+        assert first.poll() is None
+        time.sleep(0.02)  # until it stands still in the middle of the corpus
     time.sleep(1.1)
     for command in (["run", NAME], ["verify", NAME], ["suppress", NAME]):
-        second = server(tmp_path, *command)
+        second = run_command(tmp_path, *command)
         assert second.code == 2
         said = re.fullmatch(
             rf"error: study '{NAME}' is in use by process {first.pid} on \S+, since (\d+\.\d) s; follow it with"
@@ -38,8 +43,9 @@ def test_a_second_run_is_told_who_works_there_and_since_when(server, undisturbed
             second.error,
         )
         assert said and float(said[1]) >= 1.0
-    assert server(tmp_path, "status", NAME).code == 0
-    assert server.resume(first.pid).code == 0
+    assert run_command(tmp_path, "status", NAME).code == 0
+    first.send_signal(signal.SIGCONT)
+    assert first.wait(timeout=120) == 0
     done = contents(Study.open(NAME, tmp_path))
     assert {name: done[name] for name in done} == {
         name: value for name, value in contents(undisturbed).items() if name in done

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -23,6 +22,7 @@ from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import STAGES
 from ifguide.study.stages import scoring
+from tests import warm
 from tests.influence.covariances import fit_covariances
 from tests.influence.dense import relative_error
 from tests.tiny import tiny_model, token_documents
@@ -211,14 +211,7 @@ for victim, moment in MOMENTS:
 
 def test_killing_either_process_loses_a_shard_at_most_and_the_scores_are_those_of_one_process(scored, tmp_path):
     shutil.copytree(scored.root, tmp_path / "tiny")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+    done = warm.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     rounds = [line.split() for line in done.stdout.splitlines()]
     assert [entry[:3] for entry in rounds] == [
@@ -237,6 +230,17 @@ def test_killing_either_process_loses_a_shard_at_most_and_the_scores_are_those_o
     assert {stage_states(study)[stage].state for stage in list(STAGES)[:6]} == {"fresh"}
 
 
+TORCHRUN = """
+from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+from torch.distributed.run import main
+from tests import warm
+
+subprocess_handler.Popen = warm.Popen
+main(["--nproc-per-node", "2", "-m", "ifguide", "run", "tiny"])
+"""
+"""`torchrun`, whose processes are forked."""
+
+
 def test_torchrun_builds_the_study_that_one_process_builds(scored, tmp_path):
     """The real command, from the model to the suppressed models; float64, where both may be compared closely."""
     inputs = scored.root.parent / "inputs"
@@ -251,14 +255,8 @@ def test_torchrun_builds_the_study_that_one_process_builds(scored, tmp_path):
         Study.create("tiny", tiny_config(inputs, *settings), tmp_path / cache)
     one = Study.open("tiny", tmp_path / "one")
     run_study(one, until="selection")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ifguide", "run", "tiny"]
-    done = subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        env={**os.environ, "IFGUIDE_CACHE": str(tmp_path / "two"), "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=280,
+    done = warm.run(
+        [sys.executable, "-c", TORCHRUN], cwd=REPOSITORY, env=os.environ | {"IFGUIDE_CACHE": str(tmp_path / "two")}
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("perplexity") == 1  # one process speaks

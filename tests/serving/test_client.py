@@ -1,6 +1,5 @@
 """The app's end of the models' process: started by a request, again after a crash, ended with the app."""
 
-import subprocess
 import sys
 
 import psutil
@@ -8,7 +7,7 @@ import pytest
 
 from ifguide.errors import ProcessError
 from ifguide.serving.client import ModelWorker
-from tests.browser.running_app import REPOSITORY
+from tests import warm
 from tests.tiny_study import write_two_models
 
 ECHO = """
@@ -56,6 +55,9 @@ def test_the_real_process_completes_survives_a_kill_and_ends_with_the_app(tmp_pa
     study = write_two_models(tmp_path)
     code = f"""
 import os, signal, time
+from ifguide.serving import client
+from tests import warm
+client.subprocess = warm
 from ifguide.errors import ProcessError
 from ifguide.serving.client import ModelWorker
 worker = ModelWorker()
@@ -75,7 +77,7 @@ except ProcessError as error:
 assert complete() == first
 print("worker", worker._process.pid)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=280)
+    done = warm.run([sys.executable, "-c", code])
     assert done.returncode == 0, done.stderr
     assert "crashed (it was killed" in done.stdout
     pid = int(done.stdout.split()[-1])

@@ -2,13 +2,10 @@
 broken."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from ifguide.cli.status import format_status, study_status
@@ -23,6 +20,7 @@ from ifguide.study.pipeline import build, create_study, run_study
 from ifguide.study.reading import Study
 from ifguide.study.stages import evaluating
 from ifguide.study.stages.evaluating import evaluate_unit, shared_prompts_warning
+from tests import warm
 from tests.evaluation.test_toxicity import save_classifier
 from tests.small_study import rebuild
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
@@ -71,14 +69,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     undisturbed = make(tmp_path / "a", tmp_path / "inputs")
     build(undisturbed, [Unit("evaluate", "base")])
     study = make(tmp_path / "b", tmp_path / "inputs")
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "b")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = warm.run([sys.executable, "-c", KILLED, str(tmp_path / "b")])
     assert done.returncode == -signal.SIGKILL, done.stderr
     kept = sorted(study.root.glob(".work/evaluate-*/completions-*.json"))
     assert len(kept) == 1  # the second shard was made but not yet written, or was being made

@@ -3,9 +3,7 @@ kill."""
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -27,6 +25,7 @@ from ifguide.study.pipeline import build, create_study, evaluate, run_study
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import STAGES
 from ifguide.study.stages.select import open_index, preview_selection, save_selection, select_by_scan
+from tests import warm
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.tiny import tiny_model
 from tests.tiny_study import CONTEXT, save_tiny_model, tiny_config, write_tiny_inputs
@@ -387,9 +386,7 @@ for stage in ("model", "scores"):
 @pytest.mark.thorough
 def test_a_run_killed_in_two_stages_goes_on_to_the_same_result(finetuned, tmp_path):
     Study.create("tiny", finetuned.config, tmp_path)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-c", KILLED_TWICE, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = warm.run([sys.executable, "-c", KILLED_TWICE, str(tmp_path)])
     assert done.stdout.splitlines() == [
         "model 9 .work corpus model.partial queries",
         "scores 9 .work corpus direction factors model queries scores.partial",

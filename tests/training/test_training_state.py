@@ -1,9 +1,7 @@
 import dataclasses
 import json
 import signal
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,12 +12,12 @@ from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.training import train
 from ifguide.training.state import STATE, read_state
 from ifguide.training.train import initialise_model, train_model
+from tests import warm
 from tests.one_case import for_each
 from tests.training.test_train import EOS, SHAPE, VOCAB, corpus, log_lines, tiny_rows, weights
 
 TRAINING = TrainingConfig(epochs=3, batch_size=4, learning_rate=3e-3, warmup_steps=2, schedule="cosine", save_steps=2)
 SUPPRESS = SuppressConfig(penalty=0.5, max_penalty=5.0, warmup_share=0.5)
-HERE = Path(__file__).parents[2]
 DROPOUT = {"attention_dropout": 0.1, "hidden_dropout": 0.1}
 
 
@@ -132,10 +130,10 @@ def save_and_die(trainer, folder, *rest):
 training_record.save_state = save_and_die
 start(Path(sys.argv[1]))
 """
-    killed = subprocess.run([sys.executable, "-c", killer, str(tmp_path / "a")], cwd=HERE, capture_output=True)
+    killed = warm.run([sys.executable, "-c", killer, str(tmp_path / "a")])
     assert killed.returncode == -signal.SIGKILL
     assert json.loads((tmp_path / "a" / STATE / "counts.json").read_text())["step"] == 8
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "a")], cwd=HERE, check=True, capture_output=True)
+    warm.run([sys.executable, "-c", script, str(tmp_path / "a")], check=True)
     start(tmp_path / "b")
     a, b = weights(tmp_path / "a" / "final"), weights(tmp_path / "b" / "final")
     assert all(torch.equal(a[key], b[key]) for key in a)
@@ -190,7 +188,7 @@ for name, *how in ROUNDS:
 def test_two_processes_go_on_to_the_same_weights_after_either_is_killed(tmp_path):
     """Both with dropout, so the random numbers of each have to be its own; early weights and the log count too. Without
     dropout, one process alone goes on from where two were."""
-    done = subprocess.run([sys.executable, "-c", TOGETHER, str(tmp_path)], cwd=HERE, capture_output=True, text=True)
+    done = warm.run([sys.executable, "-c", TOGETHER, str(tmp_path)])
     assert done.stdout.split("\n")[:-1] == ["0 0", "3 -9", "-9 3", "-9 3", "0 0", "-9 3"], done.stderr
     saved = [int(line) for line in (tmp_path / "killed.saved").read_text().split()]
     assert saved == [2, 4, 6, 8, 10, 12, 14], "a step that was saved was taken again"
