@@ -11,7 +11,7 @@ from ifguide.data.chat import MESSAGES
 from ifguide.data.queries import CONTINUATION, KINDS
 from ifguide.data.query_sources import find_rewrites
 from ifguide.errors import ConfigError
-from ifguide.runtime.jobs import Job, active_job, start_job
+from ifguide.runtime.jobs import Job, active_job, enqueue_job
 from ifguide.study.drafts import Draft
 from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.planning.plan import known_plan, plan_rows
@@ -213,7 +213,7 @@ def check_and_create(name: str, given: list[str]) -> None:
         if st.button("Create and run", type="primary", icon=icon, disabled=waiting):
             root = draft().finish(name)
             start_over()
-            start_job(name, ["run", name], root.parent)
+            enqueue_job(name, ["run", name], root.parent)
             layout.open_study(name)
     else:
         failed = offer_job("Check and plan", command, icon=icon, ready=not missing, primary=True)

@@ -247,36 +247,51 @@ def rows(data: Annotated[str, Argument(metavar="FILE_OR_DATASET", help="As for `
 
 
 def _start_in_background(name: str, arguments: list[str], *, skip_when_fresh: bool = False) -> Answer:
-    """Start `ifguide` with these arguments as a job, unless the study has a running one (or every stage is fresh)."""
-    from ifguide.runtime.jobs import active_job, start_job
+    """Start `ifguide` with these arguments as a job, or queue it behind the study's running one; neither if the same
+    command is running, or every stage is fresh."""
+    from ifguide.runtime.jobs import Job, active_job, enqueue_job, waiting_jobs
     from ifguide.study.folder import cache_dir
     from ifguide.study.freshness import stage_states
 
     cache = cache_dir()
-    if active := active_job(cache / name):
-        running = {"study": name, "job": active.id, "log": str(active.log_path)}
-        return Answer(running, f"study {name} is already being built by job {active.id}")
-    if skip_when_fresh:
+    active = active_job(cache / name)
+    running = active.status().command if active else ()
+    if active and list(running) == arguments:
+        same = {"study": name, "job": active.id, "log": str(active.log_path)}
+        return Answer(same, f"study {name} is already being built by job {active.id}")
+    if not active and skip_when_fresh:
         with contextlib.suppress(StudyNotFound):
             if all(state.state == "fresh" for state in stage_states(open_study(name)).values()):
                 return Answer({"study": name, "job": None, "log": None}, f"study {name} is up to date")
-    job = start_job(name, arguments, cache)
+    job = enqueue_job(name, arguments, cache)
+    if not isinstance(job, Job):
+        ahead = [running, *(one.command for one in waiting_jobs(cache / name) if one != job)]
+        behind = ", ".join("`ifguide " + " ".join(command) + "`" for command in ahead)
+        text = f"queued behind {behind}; see `ifguide status {name}`"
+        return Answer({"study": name, "job": None, "log": None}, text)
     text = f"building study {name} in the background; follow it with `ifguide status {name}` or in {job.log_path}"
     return Answer({"study": name, "job": job.id, "log": str(job.log_path)}, text)
 
 
-def cancel(name: StudyName) -> Answer:
-    """Stop a study's background job."""
+def cancel(
+    name: StudyName, everything: Annotated[bool, Option("--all", help="Cancel those that wait in line, too.")] = False
+) -> Answer:
+    """Stop a study's background job. The next one in line starts."""
     from ifguide.config.names import check_name
-    from ifguide.runtime.jobs import active_job, cancel_job
+    from ifguide.runtime.jobs import active_job, cancel_job, drop_waiting, waiting_jobs
     from ifguide.study.folder import cache_dir
 
-    job = active_job(cache_dir() / check_name(name))
-    if job is None:
+    root = cache_dir() / check_name(name)
+    job, waiting = active_job(root), waiting_jobs(root)
+    if job is None and not (everything and waiting):
         raise InputError(f"study {name!r} has no running job; to stop a run in another terminal, press Ctrl+C there")
-    state = cancel_job(job).state
-    text = f"job {job.id} is {state}; continue with `ifguide run {name}`"
-    return Answer({"study": name, "job": job.id, "state": state}, text)
+    if everything and waiting:
+        drop_waiting(root)
+    state = cancel_job(job).state if job else None
+    lines = [f"job {job.id} is {state}; continue with `ifguide run {name}`"] if job else []
+    if waiting:
+        lines.append(f"{len(waiting)} waiting: " + ("cancelled" if everything else "the next one starts"))
+    return Answer({"study": name, "job": job and job.id, "state": state}, "\n".join(lines))
 
 
 COMMANDS = (demo, rows, new, plan, run, score, cancel)

@@ -10,12 +10,11 @@ import streamlit as st
 
 from ifguide.config.names import BASE
 from ifguide.errors import IFGuideError
-from ifguide.runtime.jobs import active_job
 from ifguide.storage.lock import read_record
-from ifguide.study.folder import list_studies
+from ifguide.study.folder import cache_dir, list_studies
 from ifguide.study.freshness import stage_states
 from ifguide.study.sharing.packed import OPENED
-from ifguide.ui import components
+from ifguide.ui import components, job_news
 from ifguide.ui.format import plain
 from ifguide.ui.layout import guard, link_state, offer_download
 from ifguide.ui.loaders import Loaded, load_study
@@ -117,13 +116,12 @@ def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
         loaded = _try_loading(st.session_state["study"]) if _pick_study() else None
         with st.container(key="new", width="content"):
             st.page_link(pages["new_study"], width="content", help="Make a study of your own model and corpus.")
-        if loaded:
-            busy = active_job(loaded.study.root) is not None
-            title, icon = STATES["running" if busy else state_at_rest(loaded.name, loaded)]
-            help = "Progress of this study."
-            if record := read_record(loaded.study.root):
-                help = f"Read-only: recorded on {plain(record['recorded'])} by {plain(record['command'])}."
-            with st.container(key="state", width="content"):
+        with st.container(key="state", width="content"):
+            if not job_news.show_step(loaded and loaded.study.root, cache_dir()) and loaded:
+                title, icon = STATES[state_at_rest(loaded.name, loaded)]
+                help = "Progress of this study."
+                if record := read_record(loaded.study.root):
+                    help = f"Read-only: recorded on {plain(record['recorded'])} by {plain(record['command'])}."
                 st.page_link(pages["overview"], label=title, icon=icon, width="content", help=help)
         _ask_veil()
         if method := explain_page(now.title):
@@ -135,6 +133,7 @@ def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
             study, file = loaded.study, f"{loaded.name}-report.html"
             note = "One HTML file with the result, examples, charts and settings. Offensive text stays hidden."
             offer_download("Report", lambda: report_or_reason(study), file, "text/html", key="report", help=note)
+    job_news.show_news()
 
 
 def _pick_study() -> bool:

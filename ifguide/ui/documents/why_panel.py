@@ -23,38 +23,40 @@ def show_why(loaded: Loaded, store: DocumentStore, document: str, span: list[int
     """The panel about a document, or about its marked tokens: open if there is an answer or one is being computed."""
     title = "Why these tokens?" if span else "Why this document?"
     with layout.guard(go_on=True):
-        path = explain.document_path(loaded.study, document, *(span or (None, None)))
-        answer = read_result(path)
+        root, path = loaded.study.root, explain.document_path(loaded.study, document, *(span or (None, None)))
+        answer, offers = read_result(path), _offers(document, span)
         panel = st.expander(title, expanded=bool(answer), key="answer" if answer else "why", bind="query-params")
         with panel:
             if answer and panel.open:
                 _show_answer(loaded, store, answer)
-            elif not answer and active_job(loaded.study.root):
-                rank = store.rows(np.array([store.find(document)]))[0]["rank"]
-                st.fragment(_wait, run_every=1.5)(loaded.study.root, path, best=rank <= explain.TOP and not span)
+            elif not answer and (
+                job_panel.running_stage(root) == "explain"
+                or any(job_panel.is_pending(root, "explain", loaded.name, *part) for part in offers.values())
+            ):
+                st.fragment(_wait, run_every=1.5)(root, path)
             elif panel.open:
-                _offer(loaded, document, span)
+                _offer(loaded, offers)
 
 
-def _wait(root: Path, path: Path, *, best: bool) -> None:
-    """Follow the running job until its answer is there. A whole run explains the best-ranked documents at its end."""
+def _wait(root: Path, path: Path) -> None:
+    """Follow the jobs until the answer is there."""
     job = active_job(root)
     if job is None or path.is_file():
         st.rerun()
-    status = job.status()
-    comes = best or status.command[:1] == ("explain",)
-    then = "the answer appears here when it is done" if comes else "you can ask for an explanation after it"
-    note = f"{job_panel.progress_line(status)}; {then}."
+    note = f"{job_panel.progress_line(status := job.status())}; the answer appears here when it is done."
     st.progress(job_panel.share_done(status), text=note[:1].upper() + note[1:])
 
 
-def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:
+def _offers(document: str, span: list[int] | None) -> dict[str, list[str]]:
+    part = ["--document", document] + (["--start", str(span[0]), "--stop", str(span[1])] if span else [])
+    whole = {f"Explain the top {explain.TOP}": ["--top", str(explain.TOP)]}
+    return whole | {"Explain these tokens" if span else "Explain this document": part}
+
+
+def _offer(loaded: Loaded, offers: dict[str, list[str]]) -> None:
     if job_panel.refuse_recorded(loaded.study.root):
         return
     st.write("Splits the score into the parts that add up to it, and finds documents with the nearest influence.")
-    part = ["--document", document] + (["--start", str(span[0]), "--stop", str(span[1])] if span else [])
-    offers = {f"Explain the top {explain.TOP}": ["--top", str(explain.TOP)]}
-    offers["Explain these tokens" if span else "Explain this document"] = part
     with st.container(horizontal=True):
         for place, (title, arguments) in enumerate(offers.items()):
             if st.button(title, icon=":material/play_arrow:", key=f"why_start_{place}"):
