@@ -263,11 +263,11 @@ class SelectionConfig:
 
 @table("suppress")
 class SuppressConfig:
-    """The penalised objective (Eq. 9), and other ways to train without the selected tokens."""
+    """The penalised objective (Eq. 9), and other ways to be rid of the selected tokens."""
 
-    method: Literal["penalise", "unlikelihood", "mask", "drop"] = "penalise"
-    """`penalise` (Eq. 9), `unlikelihood` (λ·-log(1-p)), `mask` (no loss on selected tokens) or `drop` (no loss on
-    documents with a selected token)."""
+    method: Literal["penalise", "unlikelihood", "mask", "drop", "edit"] = "penalise"
+    """`penalise` (Eq. 9), `unlikelihood` (λ·-log(1-p)), `mask` (no loss on selected tokens), `drop` (no loss on
+    documents with a selected token), or `edit` (no training: one step of the finished model's weights)."""
     penalty: NotNegative = 1.0
     """λ: weight of a selected token's cross-entropy, which is subtracted."""
     max_penalty: NotNegative = 10.0
@@ -275,6 +275,17 @@ class SuppressConfig:
     warmup_share: Share = 0.25
     """Linear warm-up of the penalty over this fraction of steps (`penalise` starts as plain training, `unlikelihood` at
     λ = 0); 0 disables it."""
+    perplexity_budget: Share = 0.01
+    """`edit`: how much perplexity on one half of the held-out text may rise, as a share; it decides the step's
+    length. Figures are measured on the other half."""
+    damping: NotNegative = 1.0
+    """`edit`: damping of the curvature, in mean eigenvalues."""
+    weighted_share: Share = 0.0
+    """`edit`: takes this share of all tokens, those of the highest scores, each weighted by its score above the median;
+    0: the selection's tokens, all alike."""
+    curvature: Literal["auto", "checkpoint", "final"] = "auto"
+    """`edit`: EK-FAC factors of the last scoring `checkpoint`, or fitted at the `final` model; `auto` fits them where
+    that is quick."""
 
 
 @table("baselines")
@@ -310,6 +321,8 @@ class VariantConfig(SuppressConfig):
 
     selection: Name = DEFAULT
     """The selection to train without."""
+    onto: Text = ""
+    """`edit`: another model, to whose weights the base model's edit is added; empty: the base model."""
 
 
 @table("borrowed")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ifguide.config.attributions import KINDS, attributions, needs_direction
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
-from ifguide.config.schema import StudyConfig
+from ifguide.config.schema import StudyConfig, VariantConfig
 from ifguide.evaluation.toxicity import QueryScorer, classifier_source
 from ifguide.selection.algorithm import TAIL
 from ifguide.selection.index.build import INDEX_VERSION
@@ -186,7 +186,25 @@ def _document_reads(config: StudyConfig, name: str) -> list[Unit]:
 def _suppress_reads(config: StudyConfig, name: str) -> list[Unit]:
     if name == PREFERENCE:
         return [Unit("corpus"), Unit("queries"), Unit("model")]
-    return [Unit("corpus"), Unit("model"), Unit("selection", recipe(config, name).selection)]
+    variant = recipe(config, name)
+    reads = [Unit("corpus"), Unit("model"), Unit("selection", variant.selection)]
+    if variant.method != "edit":
+        return reads
+    reads.append(Unit("curvature" if reads_curvature(config, variant) else "factors"))
+    return [*reads, Unit("suppress", variant.onto)] if variant.onto else reads
+
+
+def reads_curvature(config: StudyConfig, variant: VariantConfig) -> bool:
+    """Whether an edit takes the finished model's curvature, and not that of the last checkpoint that is scored at."""
+    return variant.curvature == "final" or not needs_direction(config.scores)
+
+
+def _suppress_files(config: StudyConfig, name: str) -> list[InputFile]:
+    edits = name != PREFERENCE and recipe(config, name).method == "edit"
+    return [InputFile("held-out text", config.evaluate.heldout)] if edits else []
+
+
+_OF_EDITS = ("perplexity_budget", "damping", "weighted_share", "curvature", "onto")
 
 
 def _suppress_settings(config: StudyConfig, name: str) -> dict:
@@ -194,6 +212,10 @@ def _suppress_settings(config: StudyConfig, name: str) -> dict:
         preference = _some(config, "baselines", "dpo_beta", "dpo_epochs", "dpo_learning_rate")
         return preference | _some(config, "training", "batch_size", "seed")
     settings = {f"suppress.{key}": value for key, value in config_to_dict(recipe(config, name)).items()}
+    if settings["suppress.method"] == "edit":
+        names = ("method", "selection", *_OF_EDITS)
+        return {f"suppress.{key}": settings[f"suppress.{key}"] for key in names} | _some(config, "model", "modules")
+    settings = {key: value for key, value in settings.items() if key.partition(".")[2] not in _OF_EDITS}
     if settings["suppress.method"] == "drop":
         settings["suppress.version"] = 2  # dropped documents keep their places
     return settings | _flat(config, ["training"], _DO_NOT_CHANGE_A_TRAINING)
@@ -341,6 +363,7 @@ STAGES: dict[str, Stage] = {
         title="Retrain against them",
         note="Trains again from the same start, pushing away from the selected tokens.",
         reads=_suppress_reads,
+        files=_suppress_files,
         settings=_suppress_settings,
         names=_trained_names,
         folder="suppressed",
@@ -373,9 +396,17 @@ ON_REQUEST: dict[str, Stage] = {
         settings=_baseline_settings,
         folder="baselines",
         build=f"{_BUILD}:build_baseline",
-    )
+    ),
+    "curvature": Stage(
+        title="Fit the finished model's curvature",
+        note="Approximates how the loss bends around the finished base model (EK-FAC), for edits.",
+        reads=_units("corpus", "model"),
+        settings=_sections("factors", "model", without=_MAKE_THE_MODEL | {"factors.partitions"}),
+        batch=PASSES,
+        build="ifguide.study.stages.editing:build_curvature",
+    ),
 }
-"""Stages that no run asks for: their artefacts are made for `ifguide compare`, or for what reads them."""
+"""Stages that no run asks for: what reads their artefacts has them made."""
 
 
 def describe_stage(name: str) -> Stage:
