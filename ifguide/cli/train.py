@@ -45,6 +45,51 @@ def evaluate(
     return status(name)
 
 
+def edit(
+    name: StudyName,
+    selection: SelectionName = "default",
+    perplexity: Annotated[
+        str | None, Option(metavar="SHARE", help="How much perplexity may rise, such as 1% or 0.01.")
+    ] = None,
+    weighted: Annotated[
+        float | None,
+        Option(min=0, max=100, help="Weigh this % of all tokens by their scores instead of the selection's alike."),
+    ] = None,
+    onto: Annotated[str | None, Option(metavar="MODEL", help="Add the edit to this trained model's weights.")] = None,
+    model: Annotated[
+        str | None, Option("--name", metavar="MODEL", help="Its name.", show_default="SELECTION-edited")
+    ] = None,
+) -> Answer:
+    """Take a selection's tokens out of the base model without training, and measure the result.
+
+    One step of the weights makes the tokens unlikely; the curvature keeps the rest. The step is as long as one half of
+    the held-out text allows, and is measured on the other half.
+    """
+    from ifguide.evaluation.statistics import INTERVALS
+    from ifguide.study.analysis.comparison import comparison_table
+    from ifguide.study.lineage import Unit
+    from ifguide.study.pipeline import edit_model
+    from ifguide.study.variants import edit_recipe
+
+    study = open_study(name)
+    model = model or f"{selection}-edited"
+    changes = {
+        "perplexity_budget": read_share(perplexity, "--perplexity"),
+        "weighted_share": None if weighted is None else weighted / 100,
+        "onto": onto,
+    }
+    variant = edit_recipe(study.config, selection, {key: value for key, value in changes.items() if value is not None})
+    with follow_run() as progress:
+        study = edit_model(study, model, variant, progress=progress)
+    notes = study.manifest(Unit("suppress", model))["notes"]["edit"]
+    text = (
+        f"{model}: {notes['n_tokens']:,} tokens taken out of the base model by a step of {notes['strength']:.3g} of its"
+        f" weights' length; perplexity {notes['perplexity_rise']:+.1%} where it was chosen. Edited, not retrained."
+    )
+    values = {"study": name, "model": model, "edit": notes, "metrics": study.metrics(model)}
+    return Answer(values, f"{text}\n\n{comparison_table(study, [BASE, model])}\n\n{INTERVALS}")
+
+
 def compare(
     name: StudyName,
     others: Annotated[str, Option("--with", metavar="MODEL,...", help=" ".join(HELP.split()))] = "random,oracle",
@@ -93,4 +138,17 @@ def choose(study, others: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in (BASE, DEFAULT)]
 
 
-COMMANDS = (suppress, evaluate, compare)
+def read_share(text: str | None, option: str) -> float | None:
+    """`1%` or `0.01` as a share; an InputError: it is neither, or not between 0 and 1."""
+    if text is None:
+        return None
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise InputError(f"{option}: expected a share such as 1% or 0.01, got {text!r}")
+    return share
+
+
+COMMANDS = (suppress, edit, evaluate, compare)

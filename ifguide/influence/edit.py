@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -80,14 +79,6 @@ def weight_length(modules: Layers) -> float:
                 raise ConfigError(f"edit: layer {name} is kept off the device; give compute.max_memory more room")
             squares += float(part.detach().double().square().sum())
     return math.sqrt(squares)
-
-
-def check_editable(model: Any, modules: Layers) -> None:
-    """A ConfigError where a tracked layer shares its weight with the input embedding, which would change too."""
-    embedding = model.get_input_embeddings().weight
-    for name, module in modules.items():
-        if weight_of(module).data_ptr() == embedding.data_ptr():
-            raise ConfigError(f"edit: layer {name} shares its weight with the embedding; leave it out of model.modules")
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ifguide.config.io import with_values
 from ifguide.config.names import check_name
-from ifguide.config.schema import BorrowedConfig, ImportedConfig, StudyConfig
+from ifguide.config.schema import BorrowedConfig, ImportedConfig, StudyConfig, VariantConfig
 from ifguide.errors import ConfigError, IFGuideError, StaleError
 from ifguide.runtime import distributed
 from ifguide.runtime.allocator import keep_freed_memory, return_freed_memory
@@ -113,6 +113,23 @@ def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress 
     require_fresh(other, Unit("selection", lent.selection), f"run {other.name} --until selection")
     borrowed = {**study.config.borrowed, name: lent}
     _build_changed(study, dataclasses.replace(study.config, borrowed=borrowed), [Unit("selection", name)], progress)
+
+
+def edit_model(study: Study, name: str, variant: VariantConfig, *, progress: Progress | None = None) -> Study:
+    """Edit the base model against a selection and measure the result; study.toml names it from then on, as the table
+    `[variants.NAME]`. Returns the changed study.
+
+    Raises:
+        ConfigError: a name that is taken or bad.
+        InputError: the selection holds no token; the settings are as they were.
+    """
+    check_name(name, "model")
+    taken = (*study.config.borrowed, *study.config.imported, *study.selection_names())
+    if name in RESERVED or (name in taken and name not in study.config.variants):
+        raise ConfigError(f"the name {name!r} is taken; choose another for the edited model with --name")
+    variants = {**study.config.variants, name: variant}
+    config = dataclasses.replace(study.config, variants=variants)
+    return _build_changed(study, config, [Unit("evaluate", name)], progress)
 
 
 def import_scores(study: Study, name: str, path: Path, *, progress: Progress | None = None) -> Study:

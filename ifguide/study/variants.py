@@ -64,6 +64,12 @@ def recipe(config: "StudyConfig", name: str) -> "VariantConfig":
     return VariantConfig(**given, selection=name)
 
 
+def edit_recipe(config: "StudyConfig", selection: str, changes: dict) -> "VariantConfig":
+    """An edit against a selection by the settings of `[suppress]`, but for `changes`."""
+    usual = recipe(config, selection)
+    return dataclasses.replace(usual, method="edit", selection=selection, **changes)
+
+
 def possible_models(config: "StudyConfig", has_spans: bool) -> list[str]:
     """What can be trained or measured beside the base and the default model, in the order of the table.
 
