@@ -84,11 +84,11 @@ def load_base(study: Study):
     return model, modules, device_of(model)
 
 
-def edit_step(study: Study, model, modules, factors, tokens: EditedTokens, damping: float, report=None) -> "Matrices":
-    """The step of strength 1, (O, I) a layer, that takes tokens out of a loaded base model; `report` is called with
+def selected_gradient(study: Study, model, modules, tokens: EditedTokens, report=None) -> "Matrices":
+    """The weighted sum of the tokens' gradients at a loaded base model, (O, I) a layer; `report` is called with
     (batches done, batches in all)."""
     from ifguide.influence.batches import make_batches
-    from ifguide.influence.edit import edit_direction, token_gradient
+    from ifguide.influence.edit import token_gradient
 
     sequences = token_sequences(study, tokens.mask)
     batches = list(make_batches(sequences, study.config.compute.tokens_per_batch))
@@ -98,8 +98,7 @@ def edit_step(study: Study, model, modules, factors, tokens: EditedTokens, dampi
 
         by_token = torch.from_numpy(tokens.weights)
         weigh = by_token.__getitem__
-    gradient = token_gradient(model, modules, batches, weigh=weigh, report=report, n_batches=len(batches))
-    return edit_direction(modules, gradient, factors, damping)
+    return token_gradient(model, modules, batches, weigh=weigh, report=report, n_batches=len(batches))
 
 
 def heldout_texts(study: Study) -> list[str]:
@@ -159,14 +158,15 @@ def corpus_loss(study: Study, model, mask: np.ndarray) -> Callable[[], float]:
 
 def build_edit(study: Study, variant: VariantConfig, folder: Path, progress: Progress) -> dict:
     """Write the edited model into `folder`; gives what is noted of it."""
-    from ifguide.influence.edit import apply_edit, choose_strength, edited
+    from ifguide.influence.edit import apply_edit, choose_strength, edit_direction, edited
     from ifguide.training.record import save_weights
 
     checkpoints.require_one_process("an edit")
     tokens = edited_tokens(study, variant)
     model, modules, device = load_base(study)
     source = read_curvature(study, variant, str(device))
-    step = edit_step(study, model, modules, source, tokens, variant.damping, report_part(progress, "batches"))
+    gradient = selected_gradient(study, model, modules, tokens, report_part(progress, "batches"))
+    step = edit_direction(modules, gradient, source, variant.damping)
     mean_loss, chosen_on = loss_rise(study, model, tokens.mask)
     before = mean_loss()
 
