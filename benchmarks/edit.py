@@ -118,13 +118,7 @@ class Edits:
         factors = editing.read_curvature(study, variant, str(self.device))
         gradient = editing.selected_gradient(study, self.model, self.modules, chosen)
         step = edit_direction(self.modules, gradient, factors, damping)
-        mean_loss, _ = editing.loss_rise(study, self.model, chosen.mask)
-        before = mean_loss()
-
-        def rise(strength: float) -> float:
-            with edited(self.modules, step, strength):
-                return float(np.expm1(mean_loss() - before))
-
+        rise, _ = editing.rises(study, self.model, self.modules, step, chosen.mask)
         seconds = time.monotonic() - started
         for budget, key in due.items():
             started = time.monotonic()

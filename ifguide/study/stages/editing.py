@@ -110,21 +110,42 @@ def heldout_texts(study: Study) -> list[str]:
     return texts if len(texts) > 1 else []
 
 
-def loss_rise(study: Study, model, mask: np.ndarray) -> tuple[Callable[[], float], str]:
-    """A function that gives the summed loss of what an edit must keep, per token, with the model as it is when it is
-    called; and what that is, `heldout` (one half of the held-out text) or `corpus` (tokens outside the mask)."""
+def rises(
+    study: Study, model, modules, step: "Matrices", mask: np.ndarray
+) -> tuple[Callable[[float], float], Callable[[float], float] | None]:
+    """Two functions from a strength to how much perplexity rises, as a share of the unedited model's: on one half of
+    the held-out text, and on the other half, which chooses nothing. Without held-out text the first is of corpus tokens
+    outside bool (N,), and there is no second."""
+    from ifguide.influence.edit import edited
+
+    def rise_of(mean_loss: Callable[[], float]) -> Callable[[float], float]:
+        before = mean_loss()
+
+        def rise(strength: float) -> float:
+            with edited(modules, step, strength):
+                return math.expm1(mean_loss() - before)
+
+        return rise
+
     if texts := heldout_texts(study):
-        from ifguide.evaluation.fluency import heldout_losses
+        halves = (heldout_loss(study, model, half) for half in split_heldout(texts))
+        first, second = map(rise_of, halves)
+        return first, second
+    return rise_of(corpus_loss(study, model, mask)), None
 
-        tokenizer = checkpoints.study_tokenizer(study)
-        some = few_texts([text for text in split_heldout(texts)[0] if text], tokenizer)
 
-        def mean_loss() -> float:
-            losses = heldout_losses(model, tokenizer, some)
-            return float(losses.nats.sum() / losses.tokens.sum())
+def heldout_loss(study: Study, model, texts: list[str]) -> Callable[[], float]:
+    """The mean loss of a token of some texts, up to about `SAMPLE_TOKENS`, in nats."""
+    from ifguide.evaluation.fluency import heldout_losses
 
-        return mean_loss, "heldout"
-    return corpus_loss(study, model, mask), "corpus"
+    tokenizer = checkpoints.study_tokenizer(study)
+    some = few_texts([text for text in texts if text], tokenizer)
+
+    def mean_loss() -> float:
+        losses = heldout_losses(model, tokenizer, some)
+        return float(losses.nats.sum() / losses.tokens.sum())
+
+    return mean_loss
 
 
 def few_texts(texts: list[str], tokenizer) -> list[str]:
@@ -158,7 +179,7 @@ def corpus_loss(study: Study, model, mask: np.ndarray) -> Callable[[], float]:
 
 def build_edit(study: Study, variant: VariantConfig, folder: Path, progress: Progress) -> dict:
     """Write the edited model into `folder`; gives what is noted of it."""
-    from ifguide.influence.edit import apply_edit, choose_strength, edit_direction, edited
+    from ifguide.influence.edit import apply_edit, choose_strength, edit_direction
     from ifguide.training.record import save_weights
 
     checkpoints.require_one_process("an edit")
@@ -167,16 +188,14 @@ def build_edit(study: Study, variant: VariantConfig, folder: Path, progress: Pro
     source = read_curvature(study, variant, str(device))
     gradient = selected_gradient(study, model, modules, tokens, report_part(progress, "batches"))
     step = edit_direction(modules, gradient, source, variant.damping)
-    mean_loss, chosen_on = loss_rise(study, model, tokens.mask)
-    before = mean_loss()
+    rise, on_others = rises(study, model, modules, step, tokens.mask)
 
-    def rise(strength: float) -> float:
-        with edited(modules, step, strength):
-            found = math.expm1(mean_loss() - before)
-        progress.message(f"a step of {strength:.4g} raises perplexity by {found:+.1%}")
-        return found
+    def tell(strength: float) -> float:
+        share = rise(strength)
+        progress.message(f"a step of {strength:.4g} raises perplexity by {share:+.1%}")
+        return share
 
-    strength, tried = choose_strength(rise, variant.perplexity_budget)
+    strength, tried = choose_strength(tell, variant.perplexity_budget)
     if variant.onto:
         place = study.folder(Unit("suppress", variant.onto)) / "final"
         model = checkpoints.place_model(study, str(place), "", dtype="float32")
@@ -186,7 +205,7 @@ def build_edit(study: Study, variant: VariantConfig, folder: Path, progress: Pro
     return {
         "strength": strength,
         "perplexity_rise": tried.get(strength, 0.0),
-        "chosen_on": chosen_on,
+        "chosen_on": "heldout" if on_others else "corpus",
         "tried": sorted(tried.items()),
         "n_tokens": int(tokens.mask.sum()),
     }
