@@ -263,7 +263,7 @@ class SelectionConfig:
 
 @table("suppress")
 class SuppressConfig:
-    """The penalised objective (Eq. 9), and other ways to be rid of the selected tokens."""
+    """The penalised objective (Eq. 9), and other ways to train without the selected tokens, or to edit them out."""
 
     method: Literal["penalise", "unlikelihood", "mask", "drop", "edit"] = "penalise"
     """`penalise` (Eq. 9), `unlikelihood` (λ·-log(1-p)), `mask` (no loss on selected tokens), `drop` (no loss on
