@@ -12,8 +12,8 @@ from ifguide.errors import InputError
 
 HELP = """Models to compare, separated by commas: random, oracle, own_loss, position, probe, combined, tfidf, words,
 classifier-tokens, classifier-documents, loss-difference, standard, last-position, last-own-loss, unlikelihood, masked,
-drop-documents, penalty-warmup, penalty-at-once, edited, edited-random, dpo, steered; a table [variants.NAME] or [imported.NAME] of
-study.toml; a saved selection; or all."""
+drop-documents, penalty-warmup, penalty-at-once, edited, edited-random, dpo, steered; a table
+[variants.NAME] or [imported.NAME] of study.toml; a saved selection; or all."""
 """The names in `study.variants.OTHERS`, which would slow down the start; a test compares them."""
 
 
@@ -62,8 +62,8 @@ def edit(
 ) -> Answer:
     """Edit a selection's tokens out of the base model.
 
-    Nothing is trained. One step of the weights makes the tokens unlikely; the curvature keeps the rest. The step is as long as one half of
-    the held-out text allows; the result is measured on the other half.
+    Nothing is trained. One step of the weights makes the tokens unlikely; the curvature keeps the rest. The step is as
+    long as one half of the held-out text allows; the result is measured on the other half.
     """
     from ifguide.evaluation.statistics import INTERVALS
     from ifguide.study.analysis.comparison import comparison_table
