@@ -34,6 +34,7 @@ from ifguide.study.folder import cache_dir
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import curvature_unit
 from ifguide.study.stages import editing
 from ifguide.study.stages.checkpoints import study_tokenizer
 from ifguide.study.stages.evaluating import load_study_scorer, read_heldout, split_heldout, study_prompts
@@ -110,7 +111,7 @@ class Edits:
         share = float(tokens.removeprefix("weighted-")) if tokens.startswith("weighted-") else 0.0
         name = DEFAULT if share else tokens
         variant = VariantConfig(curvature=curvature, damping=damping, weighted_share=share, selection=name)
-        needed = Unit("curvature" if curvature == "final" else "factors")
+        needed = curvature_unit(study.config, variant)
         borrowed = [] if own else [Unit("selection", f"of-{name}")]
         build(study, [needed, *borrowed], progress=Progress())
         started = time.monotonic()

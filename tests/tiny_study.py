@@ -72,7 +72,7 @@ def tiny_config(inputs: Path, *assignments: str) -> StudyConfig:
         "training": {"epochs": 2, "batch_size": 4, "learning_rate": 3e-3, "warmup_steps": 1, "early_checkpoints": 2},
         "factors": {"products": "float32"},
         "scores": {"probe": False, "combined": False, "position": True, "average": "mean", "pooling": 0.0},
-        "suppress": {"max_penalty": 0.0, "warmup_share": 0.0},
+        "suppress": {"max_penalty": 0.0, "warmup_share": 0.0, "edit_first": False},
         "selection": {"quantile": 0.9, "attribution": "own_loss"},
         "evaluate": {"n_samples": 2, "max_new_tokens": 3, "heldout": str(inputs / "heldout.jsonl")},
         "compute": {"device": "cpu", "tokens_per_batch": 128},

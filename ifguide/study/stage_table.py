@@ -108,6 +108,12 @@ def _trained_names(config: StudyConfig) -> list[str]:
     return [DEFAULT, *(name for name in controls if name != "oracle" or config.corpus.spans_field)]
 
 
+def _model_names(config: StudyConfig) -> list[str]:
+    edited = ["edited"] if config.suppress.edit_first and config.suppress.method != "edit" else []
+    default, *controls = _trained_names(config)
+    return [default, *edited, *controls]
+
+
 def _corpus_files(config: StudyConfig, name: str) -> list[InputFile]:
     model = config.model
     return [
@@ -190,13 +196,17 @@ def _suppress_reads(config: StudyConfig, name: str) -> list[Unit]:
     reads = [Unit("corpus"), Unit("model"), Unit("selection", variant.selection)]
     if variant.method != "edit":
         return reads
-    reads.append(Unit("curvature" if reads_curvature(config, variant) else "factors"))
+    reads.append(curvature_unit(config, variant))
     return [*reads, Unit("suppress", variant.onto)] if variant.onto else reads
 
 
-def reads_curvature(config: StudyConfig, variant: VariantConfig) -> bool:
-    """Whether an edit takes the finished model's curvature, and not that of the last checkpoint that is scored at."""
-    return variant.curvature == "final" or not needs_direction(config.scores)
+def curvature_unit(config: StudyConfig, variant: VariantConfig) -> Unit:
+    """The artefact with the EK-FAC factors that an edit takes: those the scores were made with, where they are of the
+    right model, or ones of its own."""
+    place = variant.curvature
+    if place == "auto":  # early checkpoints of a random start have learned too little
+        place = "final" if config.model.mode == "scratch" else "checkpoint"
+    return Unit("factors") if place == "checkpoint" and needs_direction(config.scores) else Unit("curvature", place)
 
 
 def _suppress_files(config: StudyConfig, name: str) -> list[InputFile]:
@@ -205,6 +215,7 @@ def _suppress_files(config: StudyConfig, name: str) -> list[InputFile]:
 
 
 _OF_EDITS = ("perplexity_budget", "damping", "weighted_share", "curvature", "onto")
+"""Settings of `[suppress]` that nothing but an edit depends on."""
 
 
 def _suppress_settings(config: StudyConfig, name: str) -> dict:
@@ -216,6 +227,7 @@ def _suppress_settings(config: StudyConfig, name: str) -> dict:
         names = ("method", "selection", *_OF_EDITS)
         return {f"suppress.{key}": settings[f"suppress.{key}"] for key in names} | _some(config, "model", "modules")
     settings = {key: value for key, value in settings.items() if key.partition(".")[2] not in _OF_EDITS}
+    settings.pop("suppress.edit_first")
     if settings["suppress.method"] == "drop":
         settings["suppress.version"] = 2  # dropped documents keep their places
     return settings | _flat(config, ["training"], _DO_NOT_CHANGE_A_TRAINING)
@@ -365,7 +377,7 @@ STAGES: dict[str, Stage] = {
         reads=_suppress_reads,
         files=_suppress_files,
         settings=_suppress_settings,
-        names=_trained_names,
+        names=_model_names,
         folder="suppressed",
         batch=TRAINING,
         build=f"{_BUILD}:build_suppress",
@@ -377,7 +389,7 @@ STAGES: dict[str, Stage] = {
         reads=_evaluate_reads,
         files=_evaluate_files,
         settings=_evaluate_settings,
-        names=lambda config: [BASE, *_trained_names(config)],
+        names=lambda config: [BASE, *_model_names(config)],
         version=3,
         folder="evaluations",
         batch=GENERATION,
@@ -398,9 +410,10 @@ ON_REQUEST: dict[str, Stage] = {
         build=f"{_BUILD}:build_baseline",
     ),
     "curvature": Stage(
-        title="Fit the finished model's curvature",
-        note="Approximates how the loss bends around the finished base model (EK-FAC), for edits.",
+        title="Fit the curvature of an edit",
+        note="Approximates how the loss bends around the model that an edit starts from (EK-FAC).",
         reads=_units("corpus", "model"),
+        folder="curvatures",
         settings=_sections("factors", "model", without=_MAKE_THE_MODEL | {"factors.partitions"}),
         batch=PASSES,
         build="ifguide.study.stages.editing:build_curvature",

@@ -85,7 +85,7 @@ def test_every_setting_changes_the_weights(study, changes):
     study = edit_model(study, "other", edit_recipe(study.config, "default", changes))
     one, other = weights(study, "plain"), weights(study, "other")
     assert any(not one[name].equal(other[name]) for name in one)
-    assert study.folder(Unit("curvature")).exists() == ("curvature" in changes)
+    assert study.folder(Unit("curvature", "final")).exists() == ("curvature" in changes)
 
 
 def test_weights_by_score_are_above_the_median_and_of_the_asked_share(study):
@@ -121,6 +121,14 @@ def test_a_model_as_it_is_needs_no_training_here(tmp_path):
     notes = study.manifest(Unit("suppress", "cut"))["notes"]["edit"]
     assert notes["chosen_on"] == "corpus"  # one held-out text cannot be halved
     assert study.metrics("cut")["heldout_tokens"] == study.metrics("base")["heldout_tokens"]
+
+
+def test_a_run_edits_and_measures_before_it_trains(study):
+    run = changed(study, "suppress.edit_first=true")
+    built = [str(unit) for unit in run_study(run)]
+    assert built.index("evaluate edited") < built.index("suppress random")
+    assert run.names_of("evaluate")[:3] == ["base", "default", "edited"]
+    assert run_study(run) == []
 
 
 def test_what_cannot_be_edited_is_refused_and_the_settings_stay(study):

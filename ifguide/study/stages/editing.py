@@ -17,7 +17,7 @@ from ifguide.errors import ConfigError, InputError
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.stage_table import reads_curvature
+from ifguide.study.stage_table import curvature_unit
 from ifguide.study.stages import checkpoints
 from ifguide.study.stages.evaluating import split_heldout
 
@@ -221,13 +221,15 @@ def tracked(study: Study, model):
 def read_curvature(study: Study, variant: VariantConfig, device: str):
     """EK-FAC factors for an edit: of the finished model, or of the last checkpoint that the study scores at; None for
     the identity."""
-    if reads_curvature(study.config, variant):
-        return checkpoints.StoredFactors(study.folder(Unit("curvature")) / checkpoints.FACTORS, device) or None
+    unit = curvature_unit(study.config, variant)
+    if unit.name:
+        return checkpoints.StoredFactors(study.folder(unit) / checkpoints.FACTORS, device) or None
     return checkpoints.read_factors(study, study.checkpoint_names()[-1], device)
 
 
 def build_curvature(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
-    """EK-FAC factors of the finished base model, fitted on the corpus."""
-    model, modules, device = checkpoints.load_checkpoint(study, BASE)
+    """EK-FAC factors of the finished base model, or of the last scoring checkpoint, fitted on the corpus."""
+    at = BASE if unit.name == "final" else study.checkpoint_names()[-1]
+    model, modules, device = checkpoints.load_checkpoint(study, at)
     path = folder / checkpoints.FACTORS
     checkpoints.fit_checkpoint(study, path, model, modules, device, tell=progress.message, report=report_part(progress))
