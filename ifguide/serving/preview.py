@@ -11,15 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ifguide.config.names import BASE
+from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import VariantConfig
 from ifguide.evaluation import statistics
 from ifguide.evaluation.toxic_spans import find_toxic_spans, flatten_spans
 from ifguide.study.analysis.comparison import scores_matrix
+from ifguide.study.pipeline import build
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import curvature_unit
 from ifguide.study.stages import editing
 from ifguide.study.stages.checkpoints import study_tokenizer
 from ifguide.study.stages.evaluating import load_study_scorer, study_prompts
+from ifguide.study.variants import edit_recipe
 
 PROMPTS = 25
 """Prompts that a preview completes, the first of the evaluation's."""
@@ -46,7 +49,9 @@ class Preview:
 
     @classmethod
     def open(cls, study: Study) -> "Preview":
-        """Load a study's base model. A StaleError: its weights or its curvature are not there."""
+        """Load a study's base model, and fit the curvature that an edit takes where it is not there. A StaleError: the
+        base model's weights are not there; a BusyError: the curvature has to be fitted, and a job is running."""
+        build(study, [curvature_unit(study.config, edit_recipe(study.config, DEFAULT, {}))])
         model, modules, device = editing.load_base(study)
         nothing = np.zeros(study.corpus().n_tokens, dtype=bool)
         return cls(study=study, model=model, modules=modules, device=device, mask=nothing)

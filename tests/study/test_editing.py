@@ -16,26 +16,13 @@ from ifguide.study.stages.editing import edited_tokens, token_sequences
 from ifguide.study.stages.select import save_mask
 from ifguide.study.variants import edit_recipe
 from tests.small_study import changed
-from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
-
-HELDOUT = [
-    "The clever dog was at home.",
-    "A fox is not a dog.",
-    "They were kind, and the dog was lazy.",
-    "It was brown.",
-]
+from tests.tiny_study import HELDOUT, build_to_edit, save_tiny_model, tiny_config, write_tiny_inputs
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """A study with its base model evaluated, to copy from."""
-    folder = tmp_path_factory.mktemp("edits")
-    write_tiny_inputs(folder / "inputs")
-    (folder / "inputs" / "heldout.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in HELDOUT))
-    save_tiny_model("gpt_neox", folder / "inputs" / "model")
-    study = create_study("tiny", tiny_config(folder / "inputs", "factors.max_tokens=200"), folder / "cache")
-    build(study, [Unit("evaluate", "base"), Unit("selection", "default"), Unit("selection", "random")])
-    return study
+    return build_to_edit(tmp_path_factory.mktemp("edits"))
 
 
 @pytest.fixture
