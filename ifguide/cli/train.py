@@ -1,5 +1,6 @@
 """`ifguide suppress`, `evaluate` and `compare`: train without a selection, measure a model, and measure other ways."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from typer import Option, echo
@@ -15,6 +16,10 @@ classifier-tokens, classifier-documents, loss-difference, standard, last-positio
 drop-documents, penalty-warmup, penalty-at-once, edited, edited-random, dpo, steered; a table
 [variants.NAME] or [imported.NAME] of study.toml; a saved selection; or all."""
 """The names in `study.variants.OTHERS`, which would slow down the start; a test compares them."""
+
+
+Way = StrEnum("Way", ("edited", "trained"))
+"""How a sweep makes its models."""
 
 
 def suppress(name: StudyName, selection: SelectionName = "default") -> Answer:
@@ -90,6 +95,36 @@ def edit(
     return Answer(values, f"{text}\n\n{comparison_table(study, [BASE, model])}\n\n{INTERVALS}")
 
 
+def sweep(
+    name: StudyName,
+    points: Annotated[int, Option(min=1, help="Thresholds.")] = 5,
+    method: Annotated[Way, Option(help="Edit the base model, or train against each selection.")] = Way.edited,
+    attribution: Annotated[str | None, Option(metavar="KIND", help="Scores to select by.")] = None,
+    first: Annotated[int, Option("--from", min=0, help="Fewest tokens; 0: half of the automatic point.")] = 0,
+    last: Annotated[int, Option("--to", min=0, help="Most tokens; 0: twice the automatic point.")] = 0,
+    seeds: Annotated[int, Option(min=1, help="Trainings for each threshold.")] = 1,
+) -> Answer:
+    """Measure several thresholds.
+
+    Models that are up to date are not made again, so a stopped sweep goes on where it was.
+    """
+    from ifguide.cli.terminal import format_table
+    from ifguide.study.analysis.dose import COLUMNS, measured_points, table_row
+    from ifguide.study.sweep import run_sweep, sweep_models, sweep_tokens
+
+    study = open_study(name)
+    kind = attribution or study.config.selection.attribution
+    with follow_run() as progress:
+        tokens = sweep_tokens(study, points, kind, first, last)
+        models = sweep_models(study, tokens, kind, method.value, seeds)
+        study = run_sweep(study, models, progress)
+    heads = [name for name in COLUMNS if name not in ("kind", "method", "seed")]
+    rows = [table_row(point) for point in measured_points(study) if point.model in models]
+    return Answer(
+        {"study": name, "points": rows}, format_table(heads, [[_cell(row[head]) for head in heads] for row in rows])
+    )
+
+
 def compare(
     name: StudyName,
     others: Annotated[str, Option("--with", metavar="MODEL,...", help=" ".join(HELP.split()))] = "random,oracle",
@@ -138,6 +173,10 @@ def choose(study, others: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in (BASE, DEFAULT)]
 
 
+def _cell(value: str | int | float | None) -> str:
+    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
 def read_share(text: str | None, option: str) -> float | None:
     """`1%` or `0.01` as a share; an InputError: it is neither, or not between 0 and 1."""
     if text is None:
@@ -151,4 +190,4 @@ def read_share(text: str | None, option: str) -> float | None:
     return share
 
 
-COMMANDS = (suppress, edit, evaluate, compare)
+COMMANDS = (suppress, edit, sweep, evaluate, compare)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ifguide.config.names import DEFAULT
-from ifguide.config.types import AtLeastTwo, Flag, Name, NotNegative, Number, Positive, Share, Text
+from ifguide.config.types import AtLeastTwo, Count, Flag, Name, NotNegative, Number, Positive, Share, Text
 from ifguide.config.validation import table
 
 
@@ -73,3 +73,5 @@ class VariantConfig(SuppressConfig):
     """The selection to train without."""
     onto: Text = ""
     """`edit`: a trained model that the base model's edit is added to; empty: the base model."""
+    seed: Count = 0
+    """Added to `training.seed`, so that the same selection is trained against in another order."""

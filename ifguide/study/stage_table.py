@@ -228,6 +228,8 @@ def _suppress_settings(config: StudyConfig, name: str) -> dict:
         return {f"suppress.{key}": settings[f"suppress.{key}"] for key in names} | _some(config, "model", "modules")
     settings = {key: value for key, value in settings.items() if key.partition(".")[2] not in _OF_EDITS}
     settings.pop("suppress.edit_first")
+    if not settings["suppress.seed"]:
+        del settings["suppress.seed"]
     if settings["suppress.method"] == "drop":
         settings["suppress.version"] = 2  # dropped documents keep their places
     return settings | _flat(config, ["training"], _DO_NOT_CHANGE_A_TRAINING)

@@ -78,7 +78,7 @@ def compare_variants(
         if prompts[name] != prompts[base]:
             raise InputError(f"compare: {name!r} completed other prompts than {base!r}; evaluate both again")
         drop = partial(statistics.paired_bootstrap_difference, base=scores[base], other=ours)
-        perplexity, rise = _compare_perplexity((heldout or {}).get(base), (heldout or {}).get(name))
+        perplexity, rise = compare_perplexity((heldout or {}).get(base), (heldout or {}).get(name))
         comparisons.append(
             Comparison(
                 variant=name,
@@ -93,7 +93,7 @@ def compare_variants(
     return comparisons
 
 
-def _compare_perplexity(
+def compare_perplexity(
     before: "pd.DataFrame | None", after: "pd.DataFrame | None"
 ) -> tuple[Interval | None, Interval | None]:
     """How much lower the second model's perplexity is, and how much higher as a share of the first's."""

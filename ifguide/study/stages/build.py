@@ -220,7 +220,8 @@ def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -
         rows = DroppedRows(rows, hit)
     with _resumable(study, unit, folder) as work:
         report, run = report_part(progress), TrackedRun(study.root, unit.name)
-        train_model(model, tokenizer, rows, study.config.training, variant, work, report, run=run)
+        training = replace(study.config.training, seed=study.config.training.seed + variant.seed)
+        train_model(model, tokenizer, rows, training, variant, work, report, run=run)
 
 
 def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None:
