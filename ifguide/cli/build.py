@@ -247,28 +247,23 @@ def rows(data: Annotated[str, Argument(metavar="FILE_OR_DATASET", help="As for `
 
 
 def _start_in_background(name: str, arguments: list[str], *, skip_when_fresh: bool = False) -> Answer:
-    """Start `ifguide` with these arguments as a job, or queue it behind the study's running one; neither if the same
-    command is running, or every stage is fresh."""
-    from ifguide.runtime.jobs import Job, active_job, enqueue_job, waiting_jobs
+    """Start `ifguide` with these arguments as a job, or queue it while another job of the study runs; neither if the
+    same command is running, or every stage is fresh."""
+    from ifguide.runtime.jobs import active_job, enqueue_job
     from ifguide.study.folder import cache_dir
     from ifguide.study.freshness import stage_states
 
     cache = cache_dir()
-    active = active_job(cache / name)
-    running = active.status().command if active else ()
-    if active and list(running) == arguments:
+    active, nothing = active_job(cache / name), {"study": name, "job": None, "log": None}
+    if active and list(active.status().command) == arguments:
         same = {"study": name, "job": active.id, "log": str(active.log_path)}
         return Answer(same, f"study {name} is already being built by job {active.id}")
     if not active and skip_when_fresh:
         with contextlib.suppress(StudyNotFound):
             if all(state.state == "fresh" for state in stage_states(open_study(name)).values()):
-                return Answer({"study": name, "job": None, "log": None}, f"study {name} is up to date")
-    job = enqueue_job(name, arguments, cache)
-    if not isinstance(job, Job):
-        ahead = [running, *(one.command for one in waiting_jobs(cache / name) if one != job)]
-        behind = ", ".join("`ifguide " + " ".join(command) + "`" for command in ahead)
-        text = f"queued behind {behind}; see `ifguide status {name}`"
-        return Answer({"study": name, "job": None, "log": None}, text)
+                return Answer(nothing, f"study {name} is up to date")
+    if not (job := enqueue_job(name, arguments, cache)):
+        return Answer(nothing, f"queued; `ifguide status {name}` shows the jobs before it")
     text = f"building study {name} in the background; follow it with `ifguide status {name}` or in {job.log_path}"
     return Answer({"study": name, "job": job.id, "log": str(job.log_path)}, text)
 
@@ -282,15 +277,14 @@ def cancel(
     from ifguide.study.folder import cache_dir
 
     root = cache_dir() / check_name(name)
-    job, waiting = active_job(root), waiting_jobs(root)
-    if job is None and not (everything and waiting):
+    job, dropped = active_job(root), waiting_jobs(root) if everything else []
+    if not (job or dropped):
         raise InputError(f"study {name!r} has no running job; to stop a run in another terminal, press Ctrl+C there")
-    if everything and waiting:
+    if dropped:
         drop_waiting(root)
     state = cancel_job(job).state if job else None
     lines = [f"job {job.id} is {state}; continue with `ifguide run {name}`"] if job else []
-    if waiting:
-        lines.append(f"{len(waiting)} waiting: " + ("cancelled" if everything else "the next one starts"))
+    lines += [f"cancelled: ifguide {' '.join(command)}" for command in dropped]
     return Answer({"study": name, "job": job and job.id, "state": state}, "\n".join(lines))
 
 

@@ -51,7 +51,7 @@ def study_status(study: "Study") -> dict:
         "model": dict(facts.rows()) if facts else {},
         "prompts_warning": shared_prompts_warning(study),
         "job": _last_job(study),
-        "queue": [list(waiting.command) for waiting in waiting_jobs(study.root)],
+        "queue": waiting_jobs(study.root),
     }
 
 

@@ -16,9 +16,8 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from ifguide.storage.artifacts import read_json, write_json
 from ifguide.storage.lock import check_writable
 
 JOBS = "jobs"
-QUEUE, _QUEUE_LOCK = "queue.json", "queue.lock"
+QUEUE = "queue.json"
 STATUS_FILE = "IFGUIDE_STATUS_FILE"
 """The variable that tells a job's process where to keep its status."""
 _ID = "%Y%m%d-%H%M%S-%f"
@@ -114,54 +113,31 @@ class Job:
         return _read_end(self.log_path, 20_000)
 
 
-@dataclass(frozen=True, kw_only=True)
-class WaitingJob:
-    """A job that waits until those before it have ended."""
-
-    ticket: str
-    """Names it in the queue; it gets its id when it starts."""
-    command: tuple[str, ...]
-    """Arguments of `ifguide`."""
-
-
-def enqueue_job(study_name: str, arguments: Sequence[str], cache: Path) -> Job | WaitingJob:
+def enqueue_job(study_name: str, arguments: Sequence[str], cache: Path) -> Job | None:
     """Start `python -m ifguide <arguments>` as a background job of a study, or put it at the end of the study's queue
-    while another job runs. Returns at once.
-
-    The queue is on disk, needs no app, and is processed one job at a time, whether a job succeeds, fails or is
-    cancelled. To train several models, enqueue one command for each:
+    while another job runs. Returns at once: the started job, or None if it waits. To train one model after the other:
 
         for name in names:
             enqueue_job(study.name, ["evaluate", study.name, "--model", name], study.root.parent)
 
-    Args:
-        study_name: its folder in `cache` is created if it is missing.
-        arguments: of the command line, such as `["run", "demo"]`; paths must be absolute.
-
-    Returns:
-        The running job, or the place in the queue. A command that waits already is not queued twice.
-
-    Raises:
-        ConfigError: the study's name is unsafe.
-        InputError: the study is recorded, and only read.
+    The study's folder in `cache` is created if it is missing; paths in `arguments` must be absolute. A command that
+    waits already is not queued twice. A ConfigError if the study's name is unsafe, an InputError if it is recorded.
     """
     root, command = cache.resolve() / check_name(study_name), tuple(arguments)
     check_writable(root)
     with _change_queue(root) as waiting:
-        if not any(one.command == command for one in waiting):
-            waiting.append(WaitingJob(ticket=uuid.uuid4().hex[:12], command=command))
-        mine = next(one for one in waiting if one.command == command)
-        started = _start_first(root, waiting)
-    return started if started and mine not in waiting else mine
+        if command not in waiting:
+            waiting.append(command)
+        started = _start_next(root, waiting)
+        return None if command in waiting else started
 
 
-def waiting_jobs(study_root: Path) -> list[WaitingJob]:
-    """The study's queue, the next job first."""
+def waiting_jobs(study_root: Path) -> list[tuple[str, ...]]:
+    """The commands in the study's queue, the next one first."""
     try:
-        entries = read_json(study_root / JOBS / QUEUE)["waiting"]
+        return [tuple(command) for command in read_json(study_root / JOBS / QUEUE)]
     except StaleError:
         return []
-    return [WaitingJob(ticket=entry["ticket"], command=tuple(entry["command"])) for entry in entries]
 
 
 def start_waiting(study_root: Path, *, ended: str = "") -> Job | None:
@@ -169,21 +145,21 @@ def start_waiting(study_root: Path, *, ended: str = "") -> Job | None:
     if not waiting_jobs(study_root):
         return None
     with _change_queue(study_root) as waiting:
-        return _start_first(study_root, waiting, ended)
+        return _start_next(study_root, waiting, ended)
 
 
-def move_waiting(study_root: Path, ticket: str, place: int) -> None:
-    """Move a job to a place of the queue, counted from 0; nothing if it has started meanwhile."""
+def move_waiting(study_root: Path, command: tuple[str, ...], place: int) -> None:
+    """Move a command to a place of the queue, counted from 0; nothing if it has started meanwhile."""
     with _change_queue(study_root) as waiting:
-        moved = [one for one in waiting if one.ticket == ticket]
-        waiting[:] = [one for one in waiting if one.ticket != ticket]
-        waiting[place:place] = moved
+        if command in waiting:
+            waiting.remove(command)
+            waiting.insert(place, command)
 
 
-def drop_waiting(study_root: Path, ticket: str | None = None) -> None:
-    """Take a job out of the queue, or all of them; nothing if it has started meanwhile."""
+def drop_waiting(study_root: Path, command: tuple[str, ...] | None = None) -> None:
+    """Take a command out of the queue, or all of them; nothing if it has started meanwhile."""
     with _change_queue(study_root) as waiting:
-        waiting[:] = [one for one in waiting if ticket not in (None, one.ticket)]
+        waiting[:] = [other for other in waiting if command not in (None, other)]
 
 
 def pass_on() -> None:
@@ -193,34 +169,26 @@ def pass_on() -> None:
 
 
 @contextlib.contextmanager
-def _change_queue(root: Path) -> Iterator[list[WaitingJob]]:
-    """The queue, to be changed in place by one process at a time; it is written when the block ends."""
-    folder = root / JOBS
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _QUEUE_LOCK).open("ab") as handle:
+def _change_queue(root: Path) -> Iterator[list[tuple[str, ...]]]:
+    """The queue, to be changed in place by one process at a time; it is written when the block ends without error."""
+    (root / JOBS).mkdir(parents=True, exist_ok=True)
+    with (root / JOBS / "queue.lock").open("ab") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        waiting = waiting_jobs(root)
-        before = waiting.copy()
+        waiting, before = waiting_jobs(root), waiting_jobs(root)
         yield waiting
         if waiting != before:
-            write_json(folder / QUEUE, {"waiting": [asdict(one) for one in waiting]})
+            write_json(root / JOBS / QUEUE, waiting)
 
 
-def _start_first(root: Path, waiting: list[WaitingJob], ended: str = "") -> Job | None:
-    """Start the first job of the queue, unless another than `ended` runs, and take it out."""
+def _start_next(root: Path, waiting: list[tuple[str, ...]], ended: str = "") -> Job | None:
+    """Start the first command of the queue and take it out, unless another job than `ended` runs."""
     running = active_job(root)
     if not waiting or (running and running.id != ended):
         return None
-    job = _start(root, waiting[0].command)
-    del waiting[0]
-    return job
-
-
-def _start(root: Path, arguments: Sequence[str]) -> Job:
-    folder = root / JOBS / _next_id(root)
+    arguments, folder, now = waiting.pop(0), root / JOBS / _next_id(root), time.time()
     folder.mkdir()
-    job, now = Job(folder=folder), time.time()
-    identity = {"job": job.id, "study": root.name, "command": [*arguments], "pid": 0, "started": now}
+    job = Job(folder=folder)
+    identity = {"job": job.id, "study": root.name, "command": arguments, "pid": 0, "started": now}
     write_json(job.status_path, {**identity, "state": "running", "message": "starting", "updated": now})
     command = [sys.executable, "-m", "ifguide", *arguments]
     added = {"IFGUIDE_CACHE": str(root.parent), STATUS_FILE: str(job.status_path), "PYTHONUNBUFFERED": "1"}
@@ -282,7 +250,7 @@ def cancel_job(job: Job, *, grace_seconds: float = 10.0) -> JobStatus:
         group = [leader, *leader.children(recursive=True)]
         if os.getpgid(status.pid) == status.pid:
             os.killpg(status.pid, signal.SIGTERM)
-        else:  # not started by start_job: end only the process itself
+        else:  # not started by `enqueue_job`: end only the process itself
             leader.terminate()
         _, alive = psutil.wait_procs(group, timeout=grace_seconds)
         for process in alive:

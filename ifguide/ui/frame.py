@@ -117,7 +117,7 @@ def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
         with st.container(key="new", width="content"):
             st.page_link(pages["new_study"], width="content", help="Make a study of your own model and corpus.")
         with st.container(key="state", width="content"):
-            if not job_news.show_step(loaded and loaded.study.root, cache_dir()) and loaded:
+            if not job_news.show_step(loaded.study.root if loaded else None, cache_dir()) and loaded:
                 title, icon = STATES[state_at_rest(loaded.name, loaded)]
                 help = "Progress of this study."
                 if record := read_record(loaded.study.root):

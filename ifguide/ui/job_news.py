@@ -13,15 +13,14 @@ from ifguide.ui.format import command_title, plain
 from ifguide.ui.job_panel import ENDINGS, stage_title, step
 
 REFRESH_SECONDS = 2.0
-_ICONS = {"done": ":material/check_circle:"}
 
 
 def show_step(root: Path | None, cache: Path) -> bool:
     """A link with the running step and its time left: of the study in `root`, or else of any other in the cache. It
     redraws itself, and the page when a job ends. Returns whether a job is running."""
     _note_ends(cache)
-    roots = [*filter(None, [root]), *(other for other in _roots(cache) if other != root)]
-    if busy := next(filter(active_job, roots), None):
+    busy = next(filter(active_job, sorted(_roots(cache), key=lambda other: other != root)), None)
+    if busy:
         st.fragment(_follow, run_every=REFRESH_SECONDS)(busy, cache, busy == root)
     return busy is not None
 
@@ -43,10 +42,10 @@ def _roots(cache: Path) -> list[Path]:
 
 
 def _note_ends(cache: Path) -> bool:
-    """Note the jobs that ended since the session's last look, and start what waits behind a job that was killed.
+    """Note the jobs that ended since the session last asked, and start what waits behind a job that was killed.
     Returns whether there are any."""
-    first, found = "jobs_seen" not in st.session_state, False
-    seen: dict[str, str] = st.session_state.setdefault("jobs_seen", {})
+    first, news = "jobs_seen" not in st.session_state, st.session_state.setdefault("news", [])
+    seen, before = st.session_state.setdefault("jobs_seen", {}), len(news)
     for root in _roots(cache):
         with contextlib.suppress(IFGuideError, OSError):
             start_waiting(root)
@@ -56,9 +55,8 @@ def _note_ends(cache: Path) -> bool:
                     break
                 seen[root.name] = status.job
                 if not first and status.state != "cancelled":
-                    st.session_state.setdefault("news", []).append(status)
-                    found = True
-    return found
+                    news.append(status)
+    return len(news) > before
 
 
 def show_news() -> None:
@@ -68,10 +66,11 @@ def show_news() -> None:
         return
     with st.container(key="news", gap="small"):
         for status in news[-3:]:
-            ending, (page, label, query) = ENDINGS.get(status.state, "is done"), _result(status)
+            page, label, query = _result(status)
             with st.container(border=True, horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
-                icon = _ICONS.get(status.state, ":material/error:")
-                st.markdown(f"{icon} **{plain(status.study)}** · {plain(command_title(status.command))} {ending}.")
+                icon = ":material/check_circle:" if status.state == "done" else ":material/error:"
+                ending = ENDINGS.get(status.state, "done")
+                st.markdown(f"{icon} **{plain(status.study)}** · {plain(command_title(status.command))}: {ending}")
                 query = {"study": status.study, **query}
                 st.page_link(f"pages/{page}.py", label=f"**{label}**", width="content", query_params=query)
                 key, icon = f"read_{status.job}", ":material/close:"
@@ -80,13 +79,15 @@ def show_news() -> None:
 
 def _result(status: JobStatus) -> tuple[str, str, dict[str, str]]:
     """The page that has a job's result, or its error; what the link says; and the rest of its address."""
-    name, after = (status.command or ("",))[0], dict(pairwise(status.command))
     if status.state != "done":
         return "overview", "See why", {}
-    if model := after.get("--model" if name == "evaluate" else "--with"):
-        return "compare", "See the comparison", {"models": f"base,{model}"}
-    if document := after.get("--document"):
+    name, options = (status.command or ("",))[0], dict(pairwise(status.command))
+    if name in ("evaluate", "compare"):
+        return "compare", "See the comparison", {"models": f"base,{options.get('--model') or options.get('--with')}"}
+    if name == "map":
+        return "threshold", "See the map", {"part": "Map"}
+    if document := options.get("--document"):
         return "documents", "See why", {"doc": document}
-    if name in ("documents", "map") or "--top" in after:
-        return ("threshold", "See the map", {"part": "Map"}) if name == "map" else ("documents", "Read them", {})
-    return ("queries", "See the result", {}) if name in ("explain", "mechanism") else ("overview", "See the result", {})
+    if name == "documents" or "--top" in options:
+        return "documents", "Read them", {}
+    return "queries" if name in ("explain", "mechanism") else "overview", "See the result", {}

@@ -1,22 +1,11 @@
 """A study's jobs: the running one with a button to stop it, those that wait in line, and how the last one ended."""
 
 from pathlib import Path
-from typing import Literal
 
 import streamlit as st
 
-from ifguide.runtime.jobs import (
-    Job,
-    JobStatus,
-    WaitingJob,
-    active_job,
-    cancel_job,
-    drop_waiting,
-    enqueue_job,
-    latest_job,
-    move_waiting,
-    waiting_jobs,
-)
+from ifguide.runtime import jobs
+from ifguide.runtime.jobs import Job, JobStatus, active_job, waiting_jobs
 from ifguide.runtime.progress import numbers
 from ifguide.storage.lock import read_record
 from ifguide.ui.format import ago, command_title, job_title, plain, sentence
@@ -27,18 +16,18 @@ _CHECKS = (("new",), ("plan",), ("suggest",))
 """Commands on the draft of a new study; they end when its page is closed."""
 
 
-def start(root: Path, arguments: list[str], *, scope: Literal["app", "fragment"] = "app") -> None:
-    """Start or queue a job of the study in a folder, and redraw the page or the fragment to show it."""
+def start(root: Path, arguments: list[str]) -> None:
+    """Start or queue a job of the study in a folder, and redraw the page to show it."""
     with guard(go_on=True):
-        enqueue_job(root.name, arguments, root.parent)
-        st.rerun(scope=scope)
+        jobs.enqueue_job(root.name, arguments, root.parent)
+        st.rerun()
 
 
 def is_pending(root: Path, *command: str) -> bool:
     """Whether a job whose command starts with these words runs or waits."""
     job = active_job(root)
-    commands = [job.status().command if job else (), *(waiting.command for waiting in waiting_jobs(root))]
-    return any(one[: len(command)] == command for one in commands)
+    commands = [*waiting_jobs(root), *([job.status().command] if job else [])]
+    return any(other[: len(command)] == command for other in commands)
 
 
 def refuse_recorded(root: Path) -> bool:
@@ -55,19 +44,19 @@ def show_job(root: Path, *, brief: bool = False) -> bool:
         if active_job(root):
             st.fragment(_follow, run_every=1.0)(root, brief)
             return True
-        if not brief and (last := latest_job(root)):
+        if not brief and (last := jobs.latest_job(root)):
             _show_ending(last)
     return False
 
 
 def _follow(root: Path, brief: bool) -> None:
     job, waiting = active_job(root), waiting_jobs(root)
-    status = job.status() if job else JobStatus(job="", study="", state="done")
-    now = (status.job, status.stage, waiting)
-    if not status.running or st.session_state.get("job_at", now) != now:
-        st.session_state.pop("job_at", None)
+    status = job.status() if job else None
+    now = status and (status.job, status.stage, waiting)
+    before = st.session_state.pop(f"job_at_{root.name}", now)
+    if not status or not status.running or now != before:
         st.rerun()  # the rest of the page shows which steps are done
-    st.session_state["job_at"] = now
+    st.session_state[f"job_at_{root.name}"] = now
     with st.container(border=True, gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown(f"**{plain(command_title(status.command))}** · {progress_line(status)}", width="content")
@@ -76,19 +65,21 @@ def _follow(root: Path, brief: bool) -> None:
                 with st.popover(f"{len(waiting)} waiting", icon=":material/list:", key=f"queue_{root.name}"):
                     _show_queue(root, waiting)
             note = "Finished steps are kept, and the next run continues from there. The next job in line starts."
-            button("Stop", f"stop_{status.job}", "stop", cancel_job, job, help=note)
+            button("Stop", f"stop_{status.job}", "stop", jobs.cancel_job, job, help=note)
         st.progress(share_done(status), text=_detail(status))
     if not brief and status.command[:1] not in _CHECKS:
         st.caption("Jobs continue if you close this page.")
 
 
-def _show_queue(root: Path, waiting: list[WaitingJob]) -> None:
-    for place, one in enumerate(waiting):
+def _show_queue(root: Path, waiting: list[tuple[str, ...]]) -> None:
+    for place, command in enumerate(waiting):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.text(f"{place + 1}. {command_title(one.command)}", width=280)
-            up = (move_waiting, root, one.ticket, place - 1)
-            button("", f"up_{one.ticket}", "arrow_upward", *up, help="Move up", disabled=not place)
-            button("", f"drop_{one.ticket}", "close", drop_waiting, root, one.ticket, help="Cancel")
+            st.text(f"{place + 1}. {command_title(command)}", width=280)
+            moves = (("Move up", -1, place == 0), ("Move down", 1, place == len(waiting) - 1))
+            for label, move, off in moves:
+                icon, key = f"arrow_{label[5:]}ward", f"{label} {root.name} {place}"
+                button("", key, icon, jobs.move_waiting, root, command, place + move, help=label, disabled=off)
+            button("", f"cancel_{root.name}_{place}", "close", jobs.drop_waiting, root, command, help="Cancel")
 
 
 def share_done(status: JobStatus) -> float:

@@ -1,8 +1,9 @@
 """What the app says and does about jobs: the step in the header, the queue, the notice when one ends, skipped steps."""
 
 import json
+import re
 
-from ifguide.runtime.jobs import WaitingJob, enqueue_job, waiting_jobs
+from ifguide.runtime.jobs import enqueue_job, waiting_jobs
 from ifguide.study.folder import StudyFolder
 from ifguide.study.stage_table import STAGES
 from ifguide.ui import components
@@ -16,7 +17,7 @@ STEP = {"stage": "suppress few", "stage_index": 9, "done": 50, "total": 100, "se
 def links(app) -> dict[str, str]:
     """Label -> address of what the header and the notices link to."""
     return {
-        link.proto.label.replace("\\", ""): f"{link.proto.page}?{link.proto.query_string}"
+        re.sub(r":gray\[(.*)\]|[*\\]", r"\1", link.proto.label): f"{link.proto.page}?{link.proto.query_string}"
         for link in app.get("page_link")
     }
 
@@ -34,21 +35,28 @@ def test_every_page_shows_the_running_step_of_the_opened_study_or_of_another(ope
 def test_jobs_that_wait_are_listed_moved_and_cancelled_and_a_train_button_queues(open_app, tmp_path):
     study = write_study(tmp_path / "cache")
     with running_job(study, **STEP):
-        queue = [enqueue_job("fake", words, tmp_path / "cache") for words in (["map", "fake"], ["mechanism", "fake"])]
-        assert [type(one) for one in queue] == [WaitingJob, WaitingJob]
+        queue = [("map", "fake"), ("mechanism", "fake")]
+        assert [enqueue_job("fake", command, tmp_path / "cache") for command in queue] == [None, None]
         app = open_app(tmp_path / "cache")
-        said = ["1. waiting: Draw the map of documents", "2. waiting: Compare the layers"]
-        assert [line for line in shown_text(app).splitlines() if "waiting: " in line] == said
-        assert app.button(key=f"up_{queue[0].ticket}").disabled
-        app.button(key=f"up_{queue[1].ticket}").click().run()
-        assert waiting_jobs(study.root) == queue[::-1]
-        app.button(key=f"drop_{queue[1].ticket}").click().run()
-        assert waiting_jobs(study.root) == queue[:1]
+        assert [text.value for text in app.text][:2] == ["1. Draw the map of documents", "2. Compare the layers"]
+        ends = [
+            app.button(key=key).disabled
+            for key in ("Move up fake 0", "Move down fake 0", "Move up fake 1", "Move down fake 1")
+        ]
+        assert ends == [True, False, False, True]
+        for label in ("Move up fake 1", "Move down fake 0", "Move up fake 1"):
+            queue.reverse()
+            app.button(key=label).click().run()
+            assert waiting_jobs(study.root) == queue
+        app.button(key="cancel_fake_0").click().run()
+        assert waiting_jobs(study.root) == queue[1:]
         app = open_app(tmp_path / "cache", "threshold", above="7")
         app.button(key="train").click().run()
-        commands = [one.command for one in waiting_jobs(study.root)]
-        assert commands == [("map", "fake"), ("evaluate", "fake", "--model", study.selection_names()[-1])]
-        assert "2. waiting: Train and measure" in shown_text(app)
+        assert waiting_jobs(study.root) == [
+            ("map", "fake"),
+            ("evaluate", "fake", "--model", study.selection_names()[-1]),
+        ]
+        assert "2. Train and measure" in shown_text(app)
 
 
 def test_a_job_that_ended_or_failed_is_told_on_any_page_with_a_link_to_what_is_new(open_app, tmp_path):
@@ -57,17 +65,17 @@ def test_a_job_that_ended_or_failed_is_told_on_any_page_with_a_link_to_what_is_n
         app = open_app(tmp_path / "cache", "queries")
         assert "See the comparison" not in links(app)
         status = json.loads((folder / "status.json").read_text())
-        for state, label, address, said in (
-            ("done", "See the comparison", "compare?study=fake&models=base%2Cfew", "Train and measure (few) is done"),
+        for state, label, address, notice in (
+            ("done", "See the comparison", "compare?study=fake&models=base%2Cfew", "Train and measure (few): done"),
             ("failed", "See why", "?study=fake", "stopped with an error"),
         ):
             (folder / "status.json").write_text(json.dumps(status | {"state": state, "error": "no room"}))
             app.run()
-            assert address in "".join(links(app)[label]) and said in shown_text(app), state
+            assert address in links(app)[label] and notice in shown_text(app), state
             app.button(key=f"read_{status['job']}").click().run()
             assert label not in links(app)
             app.session_state["jobs_seen"] = {}  # as if it had ended only now
-    assert "is done" not in shown_text(open_app(tmp_path / "cache"))  # a new session tells of no old job
+    assert "See why" not in links(open_app(tmp_path / "cache"))  # a new session tells of no old job
 
 
 def test_steps_that_nothing_needs_are_called_skipped_and_the_number_of_steps_is_the_same_everywhere(

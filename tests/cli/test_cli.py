@@ -207,12 +207,13 @@ def test_a_background_run_is_queued_behind_the_running_job_and_can_be_cancelled(
     monkeypatch.setattr(jobs.sys, "executable", str(sleeper))
     invoke("run", "small", "--background")
     assert "already being built" in invoke("run", "small", "--background").stdout
-    said = invoke("run", "small", "--until", "scores", "--background").stdout
-    assert said.startswith("queued behind `ifguide run small`; ")
+    assert invoke("run", "small", "--until", "scores", "--background").stdout.startswith(
+        "queued; `ifguide status small`"
+    )
     assert "waiting: ifguide run small --until scores" in invoke("status", "small").stdout
     with pytest.raises(BusyError, match="ifguide cancel small --all"):
         invoke("rename", "small", "large")
-    assert "1 waiting: cancelled" in invoke("cancel", "small", "--all").stdout
+    assert "cancelled: ifguide run small --until scores" in invoke("cancel", "small", "--all").stdout
     assert not jobs.waiting_jobs(cache / "small") and jobs.latest_job(cache / "small").status().state == "cancelled"
 
 

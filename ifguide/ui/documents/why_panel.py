@@ -1,13 +1,10 @@
 """Why a document scores as it does: the queries with the largest share in it, and the documents with the nearest
 influence. A job computes both."""
 
-from pathlib import Path
-
 import numpy as np
 import streamlit as st
 
 from ifguide.config.attributions import describe_kind
-from ifguide.runtime.jobs import active_job
 from ifguide.study.analysis import explain
 from ifguide.study.on_demand import read_result
 from ifguide.ui import components, job_panel, layout
@@ -20,47 +17,35 @@ SHOWN = 5
 
 
 def show_why(loaded: Loaded, store: DocumentStore, document: str, span: list[int] | None) -> None:
-    """The panel about a document, or about its marked tokens: open if there is an answer or one is being computed."""
+    """The panel about a document, or about its marked tokens: open if there is an answer."""
     title = "Why these tokens?" if span else "Why this document?"
     with layout.guard(go_on=True):
-        root, path = loaded.study.root, explain.document_path(loaded.study, document, *(span or (None, None)))
-        answer, offers = read_result(path), _offers(document, span)
+        path = explain.document_path(loaded.study, document, *(span or (None, None)))
+        answer = read_result(path)
         panel = st.expander(title, expanded=bool(answer), key="answer" if answer else "why", bind="query-params")
         with panel:
             if answer and panel.open:
                 _show_answer(loaded, store, answer)
-            elif not answer and (
-                job_panel.running_stage(root) == "explain"
-                or any(job_panel.is_pending(root, "explain", loaded.name, *part) for part in offers.values())
-            ):
-                st.fragment(_wait, run_every=1.5)(root, path)
             elif panel.open:
-                _offer(loaded, offers)
+                _offer(loaded, document, span)
 
 
-def _wait(root: Path, path: Path) -> None:
-    """Follow the jobs until the answer is there."""
-    job = active_job(root)
-    if job is None or path.is_file():
-        st.rerun()
-    note = f"{job_panel.progress_line(status := job.status())}; the answer appears here when it is done."
-    st.progress(job_panel.share_done(status), text=note[:1].upper() + note[1:])
-
-
-def _offers(document: str, span: list[int] | None) -> dict[str, list[str]]:
-    part = ["--document", document] + (["--start", str(span[0]), "--stop", str(span[1])] if span else [])
-    whole = {f"Explain the top {explain.TOP}": ["--top", str(explain.TOP)]}
-    return whole | {"Explain these tokens" if span else "Explain this document": part}
-
-
-def _offer(loaded: Loaded, offers: dict[str, list[str]]) -> None:
-    if job_panel.refuse_recorded(loaded.study.root):
+def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:
+    root = loaded.study.root
+    if job_panel.refuse_recorded(root):
         return
+    if job_panel.running_stage(root) == "explain" or job_panel.is_pending(root, "explain"):
+        job_panel.show_job(root, brief=True)
     st.write("Splits the score into the parts that add up to it, and finds documents with the nearest influence.")
+    part = ["--document", document] + (["--start", str(span[0]), "--stop", str(span[1])] if span else [])
+    offers = {f"Explain the top {explain.TOP}": ["--top", str(explain.TOP)]}
+    offers["Explain these tokens" if span else "Explain this document"] = part
     with st.container(horizontal=True):
         for place, (title, arguments) in enumerate(offers.items()):
-            if st.button(title, icon=":material/play_arrow:", key=f"why_start_{place}"):
-                job_panel.start(loaded.study.root, ["explain", loaded.name, *arguments], scope="fragment")
+            command = ["explain", loaded.name, *arguments]
+            off, icon = job_panel.is_pending(root, *command), ":material/play_arrow:"
+            if st.button(title, icon=icon, key=f"why_start_{place}", disabled=off):
+                job_panel.start(root, command)
 
 
 def _show_answer(loaded: Loaded, store: DocumentStore, answer: dict) -> None:

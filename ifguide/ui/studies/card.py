@@ -5,13 +5,12 @@ from pathlib import Path
 import streamlit as st
 
 from ifguide.errors import IFGuideError
-from ifguide.runtime.jobs import Job, active_job, latest_job
+from ifguide.runtime.jobs import active_job, latest_job
 from ifguide.study.folder import cache_dir
 from ifguide.study.planning.plan import size
 from ifguide.study.shelf import delete_study, duplicate_study, measure, rename_study
-from ifguide.ui import frame, layout
+from ifguide.ui import frame, job_panel, layout
 from ifguide.ui.format import ago, plain, sentence
-from ifguide.ui.job_panel import progress_line, share_done
 from ifguide.ui.loaders import load_study
 from ifguide.ui.results.tables import headline
 
@@ -27,11 +26,10 @@ ACTIONS = {
 def show_card(name: str) -> None:
     root = cache_dir() / name
     state, result, about, n_bytes, changed = _describe(root)
-    job = active_job(root)
     with st.container(border=True, key=f"study_{name}", gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown(f"**{plain(name)}**", width="content")
-            st.caption("{1} {0}".format(*frame.STATES["running"] if job else state), width="content")
+            st.caption("{1} {0}".format(*frame.STATES["running"] if active_job(root) else state), width="content")
             st.space("stretch")
             st.caption(f"{size(n_bytes)} · changed {ago(changed)}", width="content")
             if st.button("Open", key=f"open_{name}", disabled=state == BROKEN):
@@ -39,19 +37,11 @@ def show_card(name: str) -> None:
             key, icon = f"menu_{name}", ":material/more_vert:"
             if action := st.menu_button("More", [*ACTIONS], key=key, icon=icon, type="tertiary"):
                 st.dialog(f"{action} {plain(name)}")(_ask)(name, action)
-        if job:
-            st.fragment(_follow, run_every=2.0)(job)
+        job_panel.show_job(root, brief=True)
         if result:
             st.markdown(result)
         if about:
             st.caption(about)
-
-
-def _follow(job: Job) -> None:
-    status = job.status()
-    if not status.running:
-        st.rerun()
-    st.progress(share_done(status), text=progress_line(status).capitalize())
 
 
 @st.cache_data(ttl=20, max_entries=256, show_spinner=False)

@@ -58,7 +58,7 @@ def _offer(loaded: Loaded) -> None:
     else:
         st.write("Shows every document as a point, near documents that are similar to the base model. Takes minutes.")
         if st.button("Draw the map", icon=":material/play_arrow:", key="map_start"):
-            job_panel.start(loaded.study.root, ["map", loaded.name], scope="fragment")
+            job_panel.start(loaded.study.root, ["map", loaded.name])
 
 
 def _explain(marked: str, places: np.ndarray, n_drawn: int) -> None:

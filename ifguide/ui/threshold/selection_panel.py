@@ -118,7 +118,7 @@ def _ask_training(
         return
     seconds, recorded = training_seconds(study, name), read_record(study.root) is not None
     label = "Train" if seconds is None else f"Train ~{duration(seconds)}"
-    pending = bool(name) and job_panel.is_pending(study.root, "evaluate", study.name, "--model", name)
+    pending = job_panel.is_pending(study.root, "evaluate", study.name, "--model", name or "")
     kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
     note, off = RECORDED if recorded else TRAIN_HELP, recorded or pending
     clicked = st.button(label, key, note, type=kind, icon=":material/model_training:", disabled=off)
