@@ -4,12 +4,14 @@ import base64
 import contextlib
 import os
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import streamlit as st
 
 from ifguide.config.names import BASE
 from ifguide.errors import IFGuideError
+from ifguide.runtime.jobs import active_job
 from ifguide.storage.lock import read_record
 from ifguide.study.folder import cache_dir, list_studies
 from ifguide.study.freshness import stage_states
@@ -43,6 +45,7 @@ STATES = {
     "stale": ("Out of date", ":material/update:"),
     "fresh": ("Ready", ":material/check_circle:"),
     "recorded": ("Recorded", ":material/history:"),
+    "broken": ("Cannot be opened", ":material/error:"),
 }
 """State of a study -> title and icon."""
 OPENS_ON_WORDS = ("demo", "showcase")
@@ -118,7 +121,7 @@ def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
             st.page_link(pages["new_study"], width="content", help="Make a study of your own model and corpus.")
         with st.container(key="state", width="content"):
             if not job_news.show_step(loaded.study.root if loaded else None, cache_dir()) and loaded:
-                title, icon = STATES[state_at_rest(loaded.name, loaded)]
+                title, icon = STATES[state_of(loaded.name)]
                 help = "Progress of this study."
                 if record := read_record(loaded.study.root):
                     help = f"Read-only: recorded on {plain(record['recorded'])} by {plain(record['command'])}."
@@ -148,7 +151,9 @@ def _pick_study() -> bool:
             st.session_state["missing_study"] = linked
         st.session_state["study"] = linked if linked in names else _first_study(names)
     note = "A study is one corpus, one model, and everything computed from them."
-    chosen = st.selectbox("Study", names, key="study", label_visibility="collapsed", width=150, help=note)
+    titles = {name: f"{name} · {STATES[state_of(name)][0]}" for name in names}
+    title = titles.__getitem__
+    chosen = st.selectbox("Study", names, 0, title, "study", note, label_visibility="collapsed", width=150)
     if st.query_params or chosen != _first_study(names):  # an address without choices stays as it is
         st.query_params["study"] = chosen
     return True
@@ -169,13 +174,20 @@ def _try_loading(name: str) -> Loaded | None:
         return None
 
 
-@st.cache_data(ttl=20, max_entries=64, show_spinner=False)
-def state_at_rest(name: str, _loaded: Loaded) -> str:
-    """A key of `STATES` for a study without a running job: the state of its worst stage."""
-    if read_record(_loaded.study.root):
+def state_of(name: str) -> str:
+    """A key of `STATES`: whether a study has a running job, or else the state of its worst stage."""
+    if active_job(cache_dir() / name):
+        return "running"
+    loaded = _try_loading(name)
+    return _state_at_rest(loaded) if loaded else "broken"
+
+
+@st.cache_data(ttl=20, max_entries=64, show_spinner=False, hash_funcs={Loaded: attrgetter("key")})
+def _state_at_rest(loaded: Loaded) -> str:
+    if read_record(loaded.study.root):
         return "recorded"
     try:
-        states = {state.state for state in stage_states(_loaded.study).values()}
+        states = {state.state for state in stage_states(loaded.study).values()}
     except IFGuideError:
         return "stale"
     return next(state for state in ("missing", "stale", "fresh") if state in states)
