@@ -42,7 +42,7 @@ def ask_name() -> str:
     try:
         return name and free_place(name).name
     except ConfigError as error:
-        show_problem(str(error))
+        st.error(sentence(str(error)), icon=":material/error:")
         return ""
 
 
@@ -185,6 +185,8 @@ def show_plan(study: Study) -> None:
     rows = [{"key": line[0], "cells": [line[n] for n in used]} for line in cells]
     with right:
         components.record_table([columns[n] for n in used], rows, key="plan", label="What each step takes")
+    if warning := plan["prompts_warning"].partition(";")[0]:
+        st.warning(f"{sentence(warning)} Better give prompts of their own in step 4.", icon=":material/warning:")
     for problem in plan["problems"]:
         st.warning(f"Does not fit: {sentence(problem)}", icon=":material/memory:")
     if not plan["problems"]:

@@ -228,6 +228,7 @@ def plan(
     lines = [
         format_table(("stage", "time", "memory", "GPU memory", "disk"), plan_rows(plan)),
         f"factors: the layers are fitted in {parts}, with two passes over the tokens for each",
+        *(f"warning: {warning}" for warning in [plan["prompts_warning"]] if warning),
         *(f"does not fit: {problem}" for problem in plan["problems"]),
         *(f"{'written' if key in written else 'try'}: {key} = {json.dumps(value)}" for key, value in remedies),
     ]
