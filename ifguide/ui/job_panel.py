@@ -12,8 +12,6 @@ from ifguide.ui.format import ago, command_title, job_title, plain, sentence
 from ifguide.ui.layout import button, guard
 
 ENDINGS = {"failed": "stopped with an error", "dead": "crashed unexpectedly", "cancelled": "was stopped"}
-_CHECKS = (("new",), ("plan",), ("suggest",))
-"""Commands on the draft of a new study; they end when its page is closed."""
 
 
 def start(root: Path, arguments: list[str]) -> None:
@@ -67,7 +65,7 @@ def _follow(root: Path, brief: bool) -> None:
             note = "Finished steps are kept, and the next run continues from there. The next job in line starts."
             button("Stop", f"stop_{status.job}", "stop", jobs.cancel_job, job, help=note)
         st.progress(share_done(status), text=_detail(status))
-    if not brief and status.command[:1] not in _CHECKS:
+    if not brief:
         st.caption("Jobs continue if you close this page.")
 
 

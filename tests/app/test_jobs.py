@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 from ifguide.runtime.jobs import enqueue_job, waiting_jobs
 from ifguide.study.folder import StudyFolder
@@ -69,12 +70,14 @@ def test_a_job_that_ended_or_failed_is_told_on_any_page_with_a_link_to_what_is_n
             ("done", "See the comparison", "compare?study=fake&models=base%2Cfew", "Train and measure (few): done"),
             ("failed", "See why", "?study=fake", "stopped with an error"),
         ):
-            (folder / "status.json").write_text(json.dumps(status | {"state": state, "error": "no room"}))
+            (folder / "status.json").write_text(
+                json.dumps(status | {"state": state, "error": "no room", "updated": time.time()})
+            )
             app.run()
             assert address in links(app)[label] and notice in shown_text(app), state
             app.button(key=f"read_{status['job']}").click().run()
             assert label not in links(app)
-            app.session_state["jobs_seen"] = {}  # as if it had ended only now
+            app.session_state["closed"].clear()
     assert "See why" not in links(open_app(tmp_path / "cache"))  # a new session tells of no old job
 
 
