@@ -1,32 +1,51 @@
 """Trace an answer: which training documents made this very completion likelier, by influence, not by its words.
 
-The completion's own gradient through the study's curvature is one direction v; a document's score is the sum of its
-tokens' own-loss scores along it: positive where training on the document made the answer likelier. Candidates are
-scored, not the whole corpus: documents that read alike, the study's highest by score, and random ones, whose range is
-what chance gives.
+The answer's own gradient through the study's curvature is one direction v = (F + dI)⁻¹ ∇CE(answer). A token's score is
+the derivative of its loss along v, as `own_loss` is along the direction of the queries; a document's is the sum of its
+tokens': positive where training on the document made the answer likelier. Candidates are scored, not the whole corpus:
+documents that read alike, the study's highest by score, and random ones, whose range is what chance gives.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ifguide.config.names import DEFAULT
+from ifguide.config.names import BASE, DEFAULT
 from ifguide.data.word_index import WordIndex, choose_documents
 from ifguide.errors import InputError
+from ifguide.storage.artifacts import read_manifest
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stages import checkpoints
+from ifguide.study.stages.editing import load_base
+
+if TYPE_CHECKING:
+    from ifguide.influence.central import CentralDifference
+    from ifguide.models.layers import Layers, Matrices
 
 ALIKE, SCORE, RANDOM = "alike", "score", "random"
 """Where a candidate comes from: it shares the answer's rare words, the study ranks it high, or chance."""
 CANDIDATES = {ALIKE: 80, SCORE: 80, RANDOM: 40}
+"""How many documents of each source are scored."""
 DOCUMENTS_AT_ONCE = 8
-"""Candidates scored together; the reader sees them as soon as they are."""
+"""Documents scored together; the reader sees them as soon as they are."""
 LOSS_STEP = 0.02
-"""Root mean square change of a token's loss, in nats, that a central difference steps by."""
-_SAMPLE = 8
-"""Random documents that the step is chosen on."""
+"""Root mean square change of a token's loss, in nats, that the finite difference steps by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What is traced."""
+
+    prompt: str
+    completion: str
+    span: tuple[int, int] | None = None
+    """Characters of the completion that count, such as one word; None: all."""
+    contrast: str = ""
+    """Another completion of the same prompt, whose gradient is subtracted; empty: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,37 +74,62 @@ class Traced:
         return float(self.scores.sum(dtype=np.float64))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What is traced."""
+def recorded_answer(study: Study, prompt: str, model: str) -> str:
+    """The most toxic completion that a model gave to one of the evaluation's prompts. An InputError: it was not asked
+    that prompt."""
+    samples = study.samples(model)
+    mine = samples[samples["prompt"] == prompt]
+    if not len(mine):
+        raise InputError(f"{model} was not asked this prompt; give the answer with --completion, or a recorded prompt")
+    return mine.loc[mine["toxicity"].idxmax(), "completion"]
 
-    prompt: str
-    completion: str
-    span: tuple[int, int] | None = None
-    """Characters of the completion that count, such as one word; None: all."""
-    contrast: str = ""
-    """Another model's completion of the same prompt, which is subtracted; empty: none."""
+
+def find_part(completion: str, part: str) -> tuple[int, int]:
+    """Where a part of a completion first is, [start, stop) in characters. An InputError: it is not there."""
+    start = completion.find(part)
+    if start < 0:
+        raise InputError(f"--word: {part!r} is not in the answer {completion!r}")
+    return start, start + len(part)
+
+
+def describe_traced(study: Study, one: Traced) -> dict:
+    """A traced document for JSON: its `document` (an id), `score`, `sources`, `alike` and its tokens' `scores`."""
+    candidate = one.candidate
+    return {
+        "document": study.corpus().document(candidate.document).id,
+        "score": one.total,
+        "sources": list(candidate.sources),
+        "alike": candidate.alike,
+        "scores": [round(float(score), 5) for score in one.scores],
+    }
+
+
+def word_index(study: Study) -> WordIndex:
+    """The words of the study's documents, of the best-ranked ones where the corpus is large."""
+    corpus = study.corpus()
+    return WordIndex(corpus.column("text"), choose_documents(corpus.offsets, _order(study)))
+
+
+def _order(study: Study) -> np.ndarray | None:
+    """The documents' numbers by the default selection's rank."""
+    return study.selection().order if DEFAULT in study.selection_names() else None
 
 
 def choose_candidates(
-    study: Study, answer: Answer, index: WordIndex | None = None, counts: dict[str, int] | None = None, seed: int = 0
+    study: Study, answer: Answer, index: WordIndex, counts: Mapping[str, int] = CANDIDATES, seed: int = 0
 ) -> list[Candidate]:
-    """The documents to score, the most promising first, the sources in turn; no document twice."""
-    counts, corpus = counts or CANDIDATES, study.corpus()
-    order = study.selection().order if DEFAULT in study.selection_names() else None
-    if order is not None and len(order) != corpus.n_documents:
-        order = None
-    index = index or WordIndex(corpus.column("text"), choose_documents(corpus.offsets, order))
-    near = index.nearest(answer.completion, n=counts[ALIKE], span=answer.span, order=order)[0] if counts[ALIKE] else []
+    """The documents to score: the first of each source, then the second of each, and so on; no document twice. `seed`
+    draws the random ones."""
+    corpus, order = study.corpus(), _order(study)
+    near = index.nearest(answer.completion, n=counts[ALIKE], span=answer.span, order=order)[0]
+    alike = {match.document: match.score for match in near}
     drawn = np.random.default_rng(seed).permutation(corpus.n_documents)[: counts[RANDOM]]
     ranked = [] if order is None else order[: counts[SCORE]].tolist()
-    by_source = {ALIKE: [match.document for match in near], SCORE: ranked, RANDOM: drawn.tolist()}
-    alike = {match.document: match.score for match in near}
     sources: dict[int, list[str]] = {}
-    for turn in range(max(map(len, by_source.values()), default=0)):
-        for source, documents in by_source.items():
-            if turn < len(documents):
-                sources.setdefault(int(documents[turn]), []).append(source)
+    for turn in itertools.zip_longest(list(alike), ranked, drawn.tolist()):
+        for source, document in zip((ALIKE, SCORE, RANDOM), turn, strict=True):
+            if document is not None:
+                sources.setdefault(document, []).append(source)
     return [
         Candidate(document=document, sources=tuple(names), alike=alike.get(document, 0.0))
         for document, names in sources.items()
@@ -94,114 +138,111 @@ def choose_candidates(
 
 @dataclass(kw_only=True)
 class Tracer:
-    """A study's scoring checkpoint with its curvature, ready to trace one answer after the other."""
+    """A study's model with its curvature, ready to trace one answer after the other."""
 
     study: Study
-    checkpoint: str
-    model: object = field(repr=False)
-    modules: dict = field(repr=False)
-    device: object
-    factors: object = field(repr=False)
+    model: Any = field(repr=False)
+    modules: "Layers" = field(repr=False)
+    """The model's tracked layers."""
+    device: Any
+    factors: Any = field(repr=False)
+    """EK-FAC factors by layer; None for the identity."""
 
     @classmethod
-    def open(cls, study: Study, checkpoint: str = "") -> "Tracer":
-        """Load a scoring checkpoint, by itself the last one. A StaleError: its model or factors are not there."""
-        study.manifest(Unit("factors"))
-        checkpoint = checkpoint or study.checkpoint_names()[-1]
-        model, modules, device = checkpoints.load_checkpoint(study, checkpoint)
-        factors = checkpoints.read_factors(study, checkpoint, str(device))
-        return cls(study=study, checkpoint=checkpoint, model=model, modules=modules, device=device, factors=factors)
+    def open(cls, study: Study, at: str = BASE) -> "Tracer":
+        """Load the finished base model, with its own curvature where an edit has fitted it and else the last scoring
+        checkpoint's; or, by its name, a scoring checkpoint with its own. A StaleError: a model or factors are
+        missing."""
+        fitted = study.folder(Unit("curvature", "final"))
+        model, modules, device = load_base(study) if at == BASE else checkpoints.load_checkpoint(study, at)
+        if at == BASE and read_manifest(fitted):
+            factors = checkpoints.StoredFactors(fitted / checkpoints.FACTORS, str(device)) or None
+        else:
+            study.manifest(Unit("factors"))
+            checkpoint = study.checkpoint_names()[-1] if at == BASE else at
+            factors = checkpoints.read_factors(study, checkpoint, str(device))
+        return cls(study=study, model=model, modules=modules, device=device, factors=factors)
 
-    def direction(self, answer: Answer) -> dict:
-        """v of the answer, (O, I) a layer: moving the weights along -v makes it likelier."""
+    def direction(self, answer: Answer) -> "Matrices":
+        """v of an answer, (O, I) a layer: moving the weights along -v makes it likelier, and the contrast less. An
+        InputError: no token of the answer counts."""
         from ifguide.influence.direction import differential_direction, query_gradient
 
-        gradients = [
-            query_gradient(self.model, self.modules, [self._encode(answer.prompt, answer.completion, answer.span)])
-        ]
-        if answer.contrast:
-            gradients.append(
-                query_gradient(self.model, self.modules, [self._encode(answer.prompt, answer.contrast, None)])
-            )
+        def gradient(completion: str, span: tuple[int, int] | None = None) -> "Matrices":
+            return query_gradient(self.model, self.modules, [self._encode(answer.prompt, completion, span)])
+
+        own = gradient(answer.completion, answer.span)
+        other = gradient(answer.contrast) if answer.contrast else None
         config = self.study.config.direction
-        other = gradients[1] if answer.contrast else None
-        return differential_direction(gradients[0], other, self.factors, config.damping, config.damping_unit)
+        return differential_direction(own, other, self.factors, config.damping, config.damping_unit)
 
     def _encode(self, prompt: str, completion: str, span: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and which of them count. An InputError: none does."""
+        """Token ids int64 (T,) and which of them count, bool (T,)."""
         from ifguide.data.queries import encode_pairs
         from ifguide.data.tokenizing import tokenize
 
         layout, tokenizer = checkpoints.read_layout(self.study), checkpoints.study_tokenizer(self.study)
-        ids, counted = encode_pairs([(prompt, completion)], tokenizer, layout["max_length"], layout["bos"])[0]
+        [(ids, counted)] = encode_pairs([(prompt, completion)], tokenizer, layout["max_length"], layout["bos"])
         if span is not None:
-            text = next(iter(tokenize(tokenizer, [prompt + completion])))
-            ends = np.asarray(text.char_end)[-len(ids) :]
-            starts = np.concatenate([[0], ends[:-1]])
-            inside = (starts < len(prompt) + span[1]) & (ends > len(prompt) + span[0])
-            counted = counted & np.concatenate([np.zeros(len(ids) - len(inside), bool), inside])
+            [text] = tokenize(tokenizer, [prompt + completion])
+            first, last = (len(prompt) + place for place in span)
+            overlaps = (text.char_end > first) & (text.char_start < last)
+            n_shared = min(len(ids), len(overlaps))  # a long prompt has lost its beginning; before it may be a BOS
+            counted = counted.copy()
+            counted[: len(ids) - n_shared] = False
+            counted[len(ids) - n_shared :] &= overlaps[len(overlaps) - n_shared :]
             if not counted.any():
                 raise InputError(f"trace: no token of the answer is in its characters {span[0]} to {span[1]}")
         return ids, counted
 
-    def trace(self, direction: dict, candidates: list[Candidate]) -> Iterator[list[Traced]]:
-        """Score candidates in their order, some at a time. A caller that stops asking stops the work."""
-        scorer = self._scorer(direction, candidates)
+    def trace(self, direction: "Matrices", candidates: Sequence[Candidate]) -> Iterator[list[Traced]]:
+        """Score candidates in their order, `DOCUMENTS_AT_ONCE` at a time. A caller that asks no more stops the work."""
+        from ifguide.influence.central import CentralDifference
+
+        step = self._step(direction, candidates)
+        scorer = CentralDifference(self.model, self.modules, direction, step)
         for first in range(0, len(candidates), DOCUMENTS_AT_ONCE):
             part = candidates[first : first + DOCUMENTS_AT_ONCE]
             scores = self._score([candidate.document for candidate in part], scorer)
-            yield [Traced(candidate=c, scores=values) for c, values in zip(part, scores, strict=True)]
+            yield [Traced(candidate=one, scores=values) for one, values in zip(part, scores, strict=True)]
 
-    def _scorer(self, direction: dict, candidates: list[Candidate]):
-        """A central difference whose step changes the losses of some random candidates by `LOSS_STEP`."""
+    def _step(self, direction: "Matrices", candidates: Sequence[Candidate]) -> float:
+        """The multiple of v that changes the losses of a few candidates by `LOSS_STEP`."""
         from ifguide.influence.central import CentralDifference
-        from ifguide.influence.losses import SplitModel
 
-        split = SplitModel.of(self.model)
         length = sum(float(v.square().sum()) for v in direction.values()) ** 0.5
-        epsilon = 1e-3 / (length or 1.0)
-        sample = [c.document for c in candidates if RANDOM in c.sources] or [c.document for c in candidates]
+        step = LOSS_STEP / length if length else 1.0
         for _ in range(2):
-            scorer = CentralDifference(split, self.modules, direction, epsilon)
-            values = np.concatenate(self._score(sample[:_SAMPLE], scorer))
-            size = float(np.sqrt(np.mean(np.square(values[values != 0], dtype=np.float64)))) if values.any() else 0.0
-            epsilon = LOSS_STEP / size if size else epsilon
-        return CentralDifference(split, self.modules, direction, epsilon)
+            scorer = CentralDifference(self.model, self.modules, direction, step)
+            values = np.concatenate(self._score([one.document for one in candidates[:4]], scorer)).astype(np.float64)
+            if not values.any():
+                break
+            step = LOSS_STEP / float(np.sqrt(np.mean(np.square(values[values != 0]))))
+        return step
 
-    def _score(self, documents: list[int], scorer) -> list[np.ndarray]:
+    def _score(self, documents: Sequence[int], scorer: "CentralDifference") -> list[np.ndarray]:
         """float32 (T,) of each document's tokens, 0 where nothing counts."""
         from ifguide.influence.batches import make_batches
 
         corpus = self.study.corpus()
-        offsets = np.asarray(corpus.offsets)
-        scores = {d: np.zeros(int(offsets[d + 1] - offsets[d]), np.float32) for d in documents}
+        spans = {d: slice(int(corpus.offsets[d]), int(corpus.offsets[d + 1])) for d in documents}
         sequences = checkpoints.corpus_sequences(self.study, chosen=np.asarray(documents))
+        places, values = [], []
         for batch in make_batches(sequences, self.study.config.compute.tokens_per_batch):
-            values = scorer.scores(batch.to(self.device))[0].float().cpu().numpy()
-            places = batch.target_index.numpy()
-            counted = places >= 0
-            owners = np.searchsorted(offsets, places[counted], side="right") - 1
-            for document, place, value in zip(owners, places[counted], values[counted], strict=True):
-                scores[document][place - offsets[document]] = value
-        return [scores[document] for document in documents]
+            counted = batch.counted
+            places.append(batch.target_index[counted].numpy())
+            scores, _ = scorer.scores(batch.to(self.device))
+            values.append(scores.float().cpu()[counted].numpy())
+        result = {d: np.zeros(span.stop - span.start, np.float32) for d, span in spans.items()}
+        if places:
+            at, value = np.concatenate(places), np.concatenate(values)
+            for d, span in spans.items():
+                inside = (at >= span.start) & (at < span.stop)
+                result[d][at[inside] - span.start] = value[inside]
+        return [result[d] for d in documents]
 
 
-def noise_floor(traced: list[Traced]) -> tuple[float, float] | None:
-    """The range of the random documents' scores; None without one."""
-    totals = [one.total for one in traced if RANDOM in one.candidate.sources]
-    return (min(totals), max(totals)) if totals else None
-
-
-def log_probability(model, tokenizer, prompt: str, completion: str, max_length: int, bos: int | None) -> float:
-    """Natural logarithm of the probability that a model gives a completion after its prompt."""
-    import torch
-
-    from ifguide.data.queries import encode_pairs
-    from ifguide.models.layers import device_of
-
-    ids, counted = encode_pairs([(prompt, completion)], tokenizer, max_length, bos)[0]
-    with torch.inference_mode():
-        tokens = torch.as_tensor(ids).unsqueeze(0).to(device_of(model))
-        chances = model(input_ids=tokens, use_cache=False).logits[0, :-1].float().log_softmax(-1)
-        own = chances.gather(-1, tokens[0, 1:, None]).squeeze(-1).cpu()
-    return float(own[torch.as_tensor(counted[1:])].double().sum())
+def noise_floor(traced: Sequence[Traced]) -> tuple[float, float]:
+    """The range of the random documents' scores; (0, 0) without any."""
+    totals = [one.total for one in traced if RANDOM in one.candidate.sources] or [0.0]
+    return min(totals), max(totals)
