@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psutil
 
@@ -42,7 +42,7 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 REFUSAL = "The app does not answer to this name. Start it with `ifguide app --host NAME` if the name is its own.\n"
 
 
-def only_own_names(app: "ASGIApp") -> "ASGIApp":
+def only_own_names(app: "ASGIApp") -> Any:
     """The app with status 403 for every request and connection to another name than `LOCAL_NAMES`,
     `browser.serverAddress` and `server.allowedHosts`, at any port. A site whose name is made to lead to this machine
     (DNS rebinding) would otherwise be taken for the app's own page."""
@@ -99,7 +99,7 @@ def main(options: list[str]) -> NoReturn:
     from streamlit.web.server.starlette import starlette_server
 
     make = starlette_server.create_starlette_app
-    starlette_server.create_starlette_app = lambda runtime: only_own_names(make(runtime))  # type: ignore[return-value]
+    starlette_server.create_starlette_app = lambda runtime: only_own_names(make(runtime))
     sys.exit(cli.main(["run", str(app_folder() / "app.py"), *options], prog_name="streamlit"))
 
 
