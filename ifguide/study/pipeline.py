@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from ifguide.config.io import with_values
-from ifguide.config.names import check_name
-from ifguide.config.schema import BorrowedConfig, ImportedConfig, StudyConfig
+from ifguide.config.names import BASE, check_name
+from ifguide.config.schema import BorrowedConfig, ImportedConfig, StudyConfig, VariantConfig
 from ifguide.errors import ConfigError, StaleError
 from ifguide.runtime import distributed
 from ifguide.runtime.allocator import keep_freed_memory, return_freed_memory
@@ -79,13 +79,22 @@ def run_study(
     stages = order[: order.index(until) + 1] if until else order
     if force and force not in stages:
         raise ConfigError(f"--force {force} comes after --until {until}, so it would not run; leave one of them out")
-    units = _with_sources(study, [unit for stage in stages for unit in study.units(stage)])
+    units = _with_sources(study, _early_result_first([unit for stage in stages for unit in study.units(stage)]))
     freshness = Freshness(study)
     if not unchecked and distributed.current().alone:
         due = [stage for stage in stages if freshness.stage(stage).state != "fresh"]
         if {"model", "factors", "suppress"}.intersection(due):
             check_fit(study, due)
     return _build(study, units, progress, freshness, forced={unit for unit in units if unit.stage == force})
+
+
+def _early_result_first(units: list[Unit]) -> list[Unit]:
+    """A run's artefacts, with the edited model and its measurements before the trainings on selections."""
+    early = [Unit("suppress", "edited"), Unit("evaluate", BASE), Unit("evaluate", "edited")]
+    if not set(early) <= set(units):
+        return units
+    place = min(n for n, unit in enumerate(units) if unit.stage == "suppress")
+    return [*units[:place], *early, *(unit for unit in units[place:] if unit not in early)]
 
 
 def evaluate(study: Study, variant: str, *, progress: Progress | None = None) -> list[Unit]:
@@ -113,6 +122,21 @@ def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress 
         raise ConfigError(f"{study.name!r} cannot borrow from itself; use the selection {lent.selection!r} directly")
     require_fresh(other, Unit("selection", lent.selection), f"run {other.name} --until selection")
     _build_changed(study, "borrowed", name, lent, [Unit("selection", name)], progress)
+
+
+def edit_model(study: Study, name: str, variant: VariantConfig, *, progress: Progress | None = None) -> Study:
+    """Edit the base model against a selection and measure the result; study.toml names it from then on, as the table
+    `[variants.NAME]`. Returns the changed study.
+
+    Raises:
+        ConfigError: a name that is taken or bad.
+        InputError: the selection holds no token; the settings are as they were.
+    """
+    check_name(name, "model")
+    taken = (*study.config.borrowed, *study.config.imported, *study.selection_names())
+    if name in RESERVED or (name in taken and name not in study.config.variants):
+        raise ConfigError(f"the name {name!r} is taken; choose another for the edited model with --name")
+    return _build_changed(study, "variants", name, variant, [Unit("evaluate", name)], progress)
 
 
 def import_scores(study: Study, name: str, path: Path, *, progress: Progress | None = None) -> Study:
