@@ -14,6 +14,8 @@ from tests.examples import THOROUGH
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# No test cuts the power, and a disk takes some five milliseconds to write a file down for good.
+os.fsync = lambda file: None
 # Typer makes all commands and options anew for every command that is run.
 typer.main.get_command = typer.testing._get_command = functools.cache(typer.main.get_command)
 

@@ -55,6 +55,7 @@ def make_study(cache: Path, *, name: str = "small", spans: bool = True, position
         "queries": {kind: str(source / f"{kind}.jsonl") for kind in ("toxic", "safe")},
         "scores": {"probe": False, "combined": False, "position": True, "average": "mean", "pooling": 0.0},
         "selection": {"quantile": 0.8, "attribution": "own_loss"},
+        "suppress": {"edit_first": False},
     }
     study = Study.create(name, StudyConfig(**values), cache)
     for stage in ("corpus", "queries", "model", "factors", "direction", "scores", "selection"):

@@ -9,7 +9,7 @@ from ifguide.config.io import override
 from ifguide.config.schema import StudyConfig
 from ifguide.storage import artifacts
 from ifguide.study.lineage import Unit
-from ifguide.study.pipeline import create_study
+from ifguide.study.pipeline import build, create_study
 from ifguide.study.reading import Study
 from tests.tiny import tiny_model
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -72,12 +72,31 @@ def tiny_config(inputs: Path, *assignments: str) -> StudyConfig:
         "training": {"epochs": 2, "batch_size": 4, "learning_rate": 3e-3, "warmup_steps": 1, "early_checkpoints": 2},
         "factors": {"products": "float32"},
         "scores": {"probe": False, "combined": False, "position": True, "average": "mean", "pooling": 0.0},
-        "suppress": {"max_penalty": 0.0, "warmup_share": 0.0},
+        "suppress": {"max_penalty": 0.0, "warmup_share": 0.0, "edit_first": False},
         "selection": {"quantile": 0.9, "attribution": "own_loss"},
         "evaluate": {"n_samples": 2, "max_new_tokens": 3, "heldout": str(inputs / "heldout.jsonl")},
         "compute": {"device": "cpu", "tokens_per_batch": 128},
     }
     return override(StudyConfig(**values), list(assignments))
+
+
+HELDOUT = [
+    "The clever dog was at home.",
+    "A fox is not a dog.",
+    "They were kind, and the dog was lazy.",
+    "It was brown.",
+]
+"""Texts that a study of `build_to_edit` has held out."""
+
+
+def build_to_edit(folder: Path) -> Study:
+    """A study with its base model measured and its selections made."""
+    write_tiny_inputs(folder / "inputs")
+    (folder / "inputs" / "heldout.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in HELDOUT))
+    save_tiny_model("gpt_neox", folder / "inputs" / "model")
+    study = create_study("tiny", tiny_config(folder / "inputs", "factors.max_tokens=200"), folder / "cache")
+    build(study, [Unit("evaluate", "base"), Unit("selection", "default"), Unit("selection", "random")])
+    return study
 
 
 def study_with_a_lone_token(folder: Path, cache: Path, *assignments: str) -> Study:

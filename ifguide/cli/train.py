@@ -1,5 +1,6 @@
 """`ifguide suppress`, `evaluate` and `compare`: train without a selection, measure a model, and measure other ways."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from typer import Option, echo
@@ -12,9 +13,13 @@ from ifguide.errors import InputError
 
 HELP = """Models to compare, separated by commas: random, oracle, own_loss, position, probe, combined, tfidf, words,
 classifier-tokens, classifier-documents, loss-difference, standard, last-position, last-own-loss, unlikelihood, masked,
-drop-documents, penalty-warmup, penalty-at-once, dpo, steered; a table [variants.NAME] or [imported.NAME] of
-study.toml; a saved selection; or all."""
+drop-documents, penalty-warmup, penalty-at-once, edited, edited-random, dpo, steered; a table
+[variants.NAME] or [imported.NAME] of study.toml; a saved selection; or all."""
 """The names in `study.variants.OTHERS`, which would slow down the start; a test compares them."""
+
+
+Way = StrEnum("Way", ("edited", "trained"))
+"""How a sweep makes its models."""
 
 
 def suppress(name: StudyName, selection: SelectionName = "default") -> Answer:
@@ -43,6 +48,81 @@ def evaluate(
 
         pipeline.evaluate(study, DEFAULT if model == "suppressed" else model, progress=progress)
     return status(name)
+
+
+def edit(
+    name: StudyName,
+    selection: SelectionName = "default",
+    perplexity: Annotated[
+        str | None, Option(metavar="SHARE", help="How much perplexity may rise, such as 1% or 0.01.")
+    ] = None,
+    weighted: Annotated[
+        float | None,
+        Option(min=0, max=100, help="Weigh this % of all tokens by their scores instead of the selection's alike."),
+    ] = None,
+    onto: Annotated[str | None, Option(metavar="MODEL", help="Add the edit to this trained model's weights.")] = None,
+    model: Annotated[
+        str | None, Option("--name", metavar="MODEL", help="Its name.", show_default="SELECTION-edited")
+    ] = None,
+) -> Answer:
+    """Edit a selection's tokens out of the base model.
+
+    Nothing is trained. One step of the weights makes the tokens unlikely; the curvature keeps the rest. The step is as
+    long as one half of the held-out text allows; the result is measured on the other half.
+    """
+    from ifguide.evaluation.statistics import INTERVALS
+    from ifguide.study.analysis.comparison import comparison_table
+    from ifguide.study.lineage import Unit
+    from ifguide.study.pipeline import edit_model
+    from ifguide.study.variants import edit_recipe
+
+    study = open_study(name)
+    model = model or f"{selection}-edited"
+    changes = {
+        "perplexity_budget": read_share(perplexity, "--perplexity"),
+        "weighted_share": None if weighted is None else weighted / 100,
+        "onto": onto,
+    }
+    variant = edit_recipe(study.config, selection, {key: value for key, value in changes.items() if value is not None})
+    with follow_run() as progress:
+        study = edit_model(study, model, variant, progress=progress)
+    notes = study.manifest(Unit("suppress", model))["notes"]["edit"]
+    text = (
+        f"{model}: {notes['n_tokens']:,} tokens taken out of the base model by a step of {notes['strength']:.3g} of its"
+        f" weights' length; perplexity {notes['perplexity_rise']:+.1%} where it was chosen. Edited, not retrained."
+    )
+    values = {"study": name, "model": model, "edit": notes, "metrics": study.metrics(model)}
+    return Answer(values, f"{text}\n\n{comparison_table(study, [BASE, model])}\n\n{INTERVALS}")
+
+
+def sweep(
+    name: StudyName,
+    points: Annotated[int, Option(min=1, help="Thresholds.")] = 5,
+    method: Annotated[Way, Option(help="Edit the base model, or train against each selection.")] = Way.edited,
+    attribution: Annotated[str | None, Option(metavar="KIND", help="Scores to select by.")] = None,
+    first: Annotated[int, Option("--from", min=0, help="Fewest tokens; 0: half of the automatic point.")] = 0,
+    last: Annotated[int, Option("--to", min=0, help="Most tokens; 0: twice the automatic point.")] = 0,
+    seeds: Annotated[int, Option(min=1, help="Trainings for each threshold.")] = 1,
+) -> Answer:
+    """Measure several thresholds.
+
+    Models that are up to date are not made again, so a stopped sweep goes on where it was.
+    """
+    from ifguide.cli.terminal import format_table
+    from ifguide.study.analysis.dose import COLUMNS, measured_points, table_row
+    from ifguide.study.sweep import run_sweep, sweep_models, sweep_tokens
+
+    study = open_study(name)
+    kind = attribution or study.config.selection.attribution
+    with follow_run() as progress:
+        tokens = sweep_tokens(study, points, kind, first, last)
+        models = sweep_models(study, tokens, kind, method.value, seeds)
+        study = run_sweep(study, models, progress)
+    heads = [name for name in COLUMNS if name not in ("kind", "method", "seed")]
+    rows = [table_row(point) for point in measured_points(study) if point.model in models]
+    return Answer(
+        {"study": name, "points": rows}, format_table(heads, [[_cell(row[head]) for head in heads] for row in rows])
+    )
 
 
 def compare(
@@ -93,4 +173,21 @@ def choose(study, others: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in (BASE, DEFAULT)]
 
 
-COMMANDS = (suppress, evaluate, compare)
+def _cell(value: str | int | float | None) -> str:
+    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def read_share(text: str | None, option: str) -> float | None:
+    """`1%` or `0.01` as a share; an InputError: it is neither, or not between 0 and 1."""
+    if text is None:
+        return None
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise InputError(f"{option}: expected a share such as 1% or 0.01, got {text!r}")
+    return share
+
+
+COMMANDS = (suppress, edit, sweep, evaluate, compare)

@@ -22,13 +22,15 @@ class Preset:
 
 PRESETS = {
     "quick": Preset(
-        note="A first look in minutes on a laptop: a linear probe scores the tokens. It gives up influence, the"
-        " controls and small differences in toxicity (50 prompts, 4 completions each).",
+        note="A first look in minutes on a laptop: a linear probe scores the tokens, and an edit takes them out of the"
+        " model. It gives up influence, retraining, the controls and small differences in toxicity (50 prompts, 4"
+        " completions each).",
         settings={
             "scores.own_loss": False,
             "scores.combined": False,
             "selection.attribution": "probe",
             "selection.controls": [],
+            "suppress.method": "edit",
             "training.epochs": 1.0,
             "evaluate.n_prompts": 50,
             "evaluate.n_samples": 4,

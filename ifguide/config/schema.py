@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from ifguide.config.attributions import KINDS, attributions, computed_kinds
 from ifguide.config.names import DEFAULT
+from ifguide.config.suppression import BaselinesConfig, SuppressConfig, VariantConfig
 from ifguide.config.types import (
     AtLeastOne,
     AtLeastTwo,
@@ -259,57 +260,6 @@ class SelectionConfig:
     """Control masks to build: `random` (the same number of tokens), `oracle` (the known spans, if there are any)."""
     seed: Seed = 0
     """Seed of the random control."""
-
-
-@table("suppress")
-class SuppressConfig:
-    """The penalised objective (Eq. 9), and other ways to train without the selected tokens."""
-
-    method: Literal["penalise", "unlikelihood", "mask", "drop"] = "penalise"
-    """`penalise` (Eq. 9), `unlikelihood` (λ·-log(1-p)), `mask` (no loss on selected tokens) or `drop` (no loss on
-    documents with a selected token)."""
-    penalty: NotNegative = 1.0
-    """λ: weight of a selected token's cross-entropy, which is subtracted."""
-    max_penalty: NotNegative = 10.0
-    """Clamp on a selected token's cross-entropy, in nats; 0: no clamp, as in the paper."""
-    warmup_share: Share = 0.25
-    """Linear warm-up of the penalty over this fraction of steps (`penalise` starts as plain training, `unlikelihood` at
-    λ = 0); 0 disables it."""
-
-
-@table("baselines")
-class BaselinesConfig:
-    """The other methods that `ifguide compare` measures."""
-
-    scorer: Text = "profanity-check"
-    """Toxicity classifier of the baselines that use one; see `evaluate.scorer`."""
-    document_min: Annotated[Number, Field(gt=0, le=1)] = 0.5
-    """Documents that score at least this are called toxic."""
-    epochs: Positive = 2.0
-    """Passes over the queries when the two models of `loss-difference` are fine-tuned."""
-    learning_rate: NotNegative = 0.0
-    """Peak learning rate of those two models; 0 uses a tenth of `training.learning_rate`."""
-    dpo_learning_rate: Positive = 1e-6
-    """DPO's peak learning rate: trl's default. At the rates of usual training a model soon forgets its language."""
-    dpo_beta: Positive = 0.1
-    """DPO's β: a larger value keeps the model closer to the base model."""
-    dpo_epochs: Positive = 1.0
-    """DPO's passes over the pairs of a toxic and a safe query with the same prompt."""
-    steer_scorer: Text = "queries"
-    """Reward-augmented decoding's classifier: `queries` fits one (character n-grams) on the toxic and safe queries'
-    completions; other values as for `evaluate.scorer`, but not the same one, or the judge steers."""
-    steer_strength: Positive = 10.0
-    """Reward-augmented decoding: logit bonus, in nats, of a token after which the text is not toxic at all."""
-    steer_candidates: AtLeastTwo = 20
-    """Reward-augmented decoding: number of candidate tokens per step."""
-
-
-@table("variants")
-class VariantConfig(SuppressConfig):
-    """Another model: a selection, and how to train without it. `[variants.NAME]` inherits nothing from `[suppress]`."""
-
-    selection: Name = DEFAULT
-    """The selection to train without."""
 
 
 @table("borrowed")

@@ -13,6 +13,7 @@ derivative, for experts and routers alike, up to a choice that changes at θ its
 
 import contextlib
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -54,10 +55,7 @@ class CentralDifference:
         self._split = SplitModel.of(model)
         self._routers = find_routers(self._split.model)
         self._directions = {module: direction[name] for name, module in modules.items()}
-        sizes: Counter[tuple] = Counter()
-        for module in self._directions:
-            sizes |= Counter({_buffer_key(module): weight_of(module).numel()})  # the larger of both
-        self._buffers = {key: torch.empty(size, device=key[0], dtype=key[1]) for key, size in sizes.items()}
+        self._buffers = _make_buffers(self._directions)
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,8 +81,7 @@ class CentralDifference:
         return hold_routes(self._routers, lambda values, chosen: next(again))
 
     def _at(self, batch: Batch, step: float, function):
-        buffer = self._buffers
-        with replace_forward({m: _shifted(m, v, step, buffer[_buffer_key(m)]) for m, v in self._directions.items()}):
+        with shifted(self._directions, step, self._buffers):
             return function(batch)
 
     def _hidden(self, batch: Batch) -> torch.Tensor:
@@ -100,6 +97,25 @@ def difference_scores(
     losses, slopes = split.slopes((plus + minus) / 2, (plus - minus) / (2 * epsilon), batch.targets[counted], products)
     empty = losses.new_zeros(batch.targets.shape)
     return empty.masked_scatter(counted, slopes), empty.masked_scatter(counted, losses)
+
+
+def _make_buffers(modules: Iterable[nn.Module]) -> dict[tuple, torch.Tensor]:
+    """Room for the largest weight of each device and dtype."""
+    sizes: Counter[tuple] = Counter()
+    for module in modules:
+        sizes |= Counter({_buffer_key(module): weight_of(module).numel()})  # the larger of both
+    return {key: torch.empty(size, device=key[0], dtype=key[1]) for key, size in sizes.items()}
+
+
+@contextlib.contextmanager
+def shifted(
+    directions: Mapping[nn.Module, torch.Tensor], step: float, buffers: dict[tuple, torch.Tensor] | None = None
+) -> Iterator[None]:
+    """Inside the block each layer computes with its weights moved by `step` times its direction (O, I); the weights
+    themselves are untouched."""
+    room = buffers or _make_buffers(directions)
+    with replace_forward({m: _shifted(m, v, step, room[_buffer_key(m)]) for m, v in directions.items()}):
+        yield
 
 
 def _buffer_key(module: nn.Module) -> tuple[torch.device, torch.dtype]:

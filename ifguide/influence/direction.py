@@ -3,7 +3,7 @@
 Source: IF-Guide, section 3 (differential influence); the weighting of a query's tokens is an option here.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import nn
@@ -33,6 +33,22 @@ def backpropagate_queries(split: SplitModel, batch: Batch, weighting: str, objec
     backpropagate(split, batch, weights=weights, objective=OBJECTIVES[objective])
 
 
+def sum_gradients(
+    split: SplitModel, modules: Layers, batches: Iterable[Batch], send: Callable[[Batch], None]
+) -> Matrices:
+    """The gradients that `send` sends back through the layers, batch after batch, summed: (O, I) a layer, in float32 or
+    better."""
+    total, dtype = zero_matrices(split.model, modules), accumulation_dtype(split)
+
+    def add(name: str, a: torch.Tensor, g: torch.Tensor, places: torch.Tensor) -> None:
+        total[name].addmm_(g.flatten(0, 1).to(dtype).T, a.flatten(0, 1).to(dtype))
+
+    with watch(split.model, modules, on_gradient=add):
+        for batch in batches:
+            send(batch)
+    return total
+
+
 def query_gradient(
     model: nn.Module,
     modules: Layers,
@@ -50,19 +66,16 @@ def query_gradient(
     completion token; a NumericalError: the gradient is not finite."""
     if not queries:
         raise ConfigError("a direction needs at least one query in each set, got none")
-    device, dtype = device_of(model), accumulation_dtype(model)
-    total = zero_matrices(model, modules)
-
-    def add(name: str, a: torch.Tensor, g: torch.Tensor, places: torch.Tensor) -> None:
-        total[name].addmm_(g.flatten(0, 1).to(dtype).T, a.flatten(0, 1).to(dtype))
-
-    sequences = query_sequences(queries)
+    device, sequences = device_of(model), query_sequences(queries)
     split, count = SplitModel.of(model), processes.count(report, len(queries))
-    with watch(split.model, modules, on_gradient=add):
-        for batch in make_batches(sequences, tokens_per_batch, share=(processes.rank, processes.world_size)):
-            batch = batch.to(device)
-            backpropagate_queries(split, batch, weighting, objective)
-            count.add(len(batch.sequence))
+
+    def send(batch: Batch) -> None:
+        batch = batch.to(device)
+        backpropagate_queries(split, batch, weighting, objective)
+        count.add(len(batch.sequence))
+
+    share = (processes.rank, processes.world_size)
+    total = sum_gradients(split, modules, make_batches(sequences, tokens_per_batch, share=share), send)
     count.wait()
     processes.sum(total.values())
     for name, gradient in total.items():

@@ -18,18 +18,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import EvaluateConfig
 from ifguide.errors import IFGuideError, InputError, explain_system_error
 from ifguide.evaluation.toxic_spans import find_toxic_spans
 from ifguide.evaluation.toxicity import ToxicityScorer
+from ifguide.serving.preview import Preview
 from ifguide.storage import artifacts
 from ifguide.storage.peak_memory import free_memory
 from ifguide.study.analysis.likelihood import compute_likelihoods
-from ifguide.study.lineage import weights_unit
+from ifguide.study.lineage import Unit, weights_unit
 from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.reading import Study
 from ifguide.study.stages.evaluating import load_evaluated, load_steering, load_study_scorer
-from ifguide.study.variants import STEERED
+from ifguide.study.stages.select import preview_selection
+from ifguide.study.variants import STEERED, edit_recipe
 
 IDLE_SECONDS = 600.0
 UNREAD_SECONDS = 30.0
@@ -56,17 +61,26 @@ class Request:
     """Index of the prompt, for token probabilities."""
     sample: int = 0
     """Seeds the completion's random numbers."""
+    choice: dict = field(default_factory=dict)
+    """Settings of a selection, as of `preview_selection`, to edit the base model against and to measure; empty: one of
+    the other two."""
     settings: dict = field(default_factory=dict)
     """Settings of `EvaluateConfig` that differ from the study's."""
     state: str = "waiting"
     """`waiting`, `loading`, `running`, or one of `ENDED`."""
     message: str = ""
-    """The error, or the name of the model that is loaded."""
+    """The error, the name of the model that is loaded, or what a preview counts: `batches 3 40`."""
+    figures: dict = field(default_factory=dict)
+    """What a preview measured, see `ifguide.serving.preview.Preview.measure`."""
     cells: list[dict] = field(default_factory=list)
     """For each model, its completion's `text` so far, `toxicity`, toxic `spans`, and whether it has `ended`. A growing
     text ends with a whole word and is never newer than its spans, so that the app can veil it."""
     read: float = field(default_factory=time.monotonic)
     """When somebody last asked about it."""
+
+
+class Cancelled(Exception):
+    """The reader of a preview has left."""
 
 
 class Models:
@@ -87,6 +101,14 @@ class Models:
         facts = known_facts(study)
         key = study.root, name, study.config.evaluate.dtype, artifacts.digest_of(study.manifest(weights_unit(name)))
         return self._get(key, study, load, 4 * facts.parameters if facts else 0)
+
+    def preview(self, study: Study) -> Preview:
+        """The base model with its curvature, to be edited."""
+        made_of = [artifacts.digest_of(study.manifest(Unit(stage))) for stage in ("corpus", "model")]
+        facts = known_facts(study)
+        return self._get(
+            (study.root, *made_of), study, lambda: Preview.open(study), 12 * facts.parameters if facts else 0
+        )
 
     def scorer(self, study: Study) -> ToxicityScorer:
         spec = study.config.evaluate.scorer
@@ -140,15 +162,24 @@ class Worker:
             if message.get("cancel") and request.state not in ENDED:
                 request.state = "cancelled"
             ahead = sum(n < message["id"] and other.state not in ENDED for n, other in self._requests.items())
-            return {"state": request.state, "message": request.message, "cells": request.cells, "ahead": ahead}
+            return {
+                "state": request.state,
+                "message": request.message,
+                "cells": request.cells,
+                "figures": request.figures,
+                "ahead": ahead,
+            }
 
     def run(self) -> None:
         """Process requests one after the other; returns after `idle_seconds` without one."""
         while request := self._next():
             try:
                 study = Study.open(Path(request.study).name, Path(request.study).parent)
-                self._complete(study, request) if request.prompt else self._read_tokens(study, request)
+                work = self._preview if request.choice else self._complete if request.prompt else self._read_tokens
+                work(study, request)
                 self._move(request, "done")
+            except Cancelled:
+                pass
             except Exception as error:
                 reason = str(error) if isinstance(error, IFGuideError) else explain_system_error(error)
                 if not reason:
@@ -197,6 +228,19 @@ class Worker:
         model, tokenizer, steer = self.models.load(study, name)
         grown = stream_completion(model, tokenizer, request.prompt, config, request.sample, steer)
         return (completion.completion for completion in grown)
+
+    def _preview(self, study: Study, request: Request) -> None:
+        """Edit the base model against a selection, and measure it."""
+        if not self._move(request, "loading", BASE):
+            return
+        preview = self.models.preview(study)
+
+        def report(what: str, done: int, total: int) -> None:
+            if not self._move(request, "running", f"{what} {done} {total}"):
+                raise Cancelled
+
+        mask = np.asarray(preview_selection(study, request.choice).mask)
+        request.figures = preview.measure(mask, edit_recipe(study.config, DEFAULT, {}), report)
 
     def _read_tokens(self, study: Study, request: Request) -> None:
         """Compute token probabilities, which are stored in the study."""

@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from ifguide.config.io import with_values
-from ifguide.config.names import check_name
-from ifguide.config.schema import BorrowedConfig, ImportedConfig, StudyConfig
+from ifguide.config.names import BASE, check_name
+from ifguide.config.schema import BorrowedConfig, ImportedConfig, StudyConfig, VariantConfig
 from ifguide.errors import ConfigError, IFGuideError, StaleError
 from ifguide.runtime import distributed
 from ifguide.runtime.allocator import keep_freed_memory, return_freed_memory
@@ -79,13 +79,22 @@ def run_study(
     stages = order[: order.index(until) + 1] if until else order
     if force and force not in stages:
         raise ConfigError(f"--force {force} comes after --until {until}, so it would not run; leave one of them out")
-    units = [unit for stage in stages for unit in study.units(stage)]
+    units = _with_sources(study, _early_result_first([unit for stage in stages for unit in study.units(stage)]))
     freshness = Freshness(study)
     if not unchecked and distributed.current().alone:
         due = [stage for stage in stages if freshness.stage(stage).state != "fresh"]
         if {"model", "factors", "suppress"}.intersection(due):
             check_fit(study, due)
     return _build(study, units, progress, freshness, forced={unit for unit in units if unit.stage == force})
+
+
+def _early_result_first(units: list[Unit]) -> list[Unit]:
+    """A run's artefacts, with the edited model and its measurements before the trainings on selections."""
+    early = [Unit("suppress", "edited"), Unit("evaluate", BASE), Unit("evaluate", "edited")]
+    if not set(early) <= set(units):
+        return units
+    place = min(n for n, unit in enumerate(units) if unit.stage == "suppress")
+    return [*units[:place], *early, *(unit for unit in units[place:] if unit not in early)]
 
 
 def evaluate(study: Study, variant: str, *, progress: Progress | None = None) -> list[Unit]:
@@ -113,6 +122,23 @@ def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress 
     require_fresh(other, Unit("selection", lent.selection), f"run {other.name} --until selection")
     borrowed = {**study.config.borrowed, name: lent}
     _build_changed(study, dataclasses.replace(study.config, borrowed=borrowed), [Unit("selection", name)], progress)
+
+
+def edit_model(study: Study, name: str, variant: VariantConfig, *, progress: Progress | None = None) -> Study:
+    """Edit the base model against a selection and measure the result; study.toml names it from then on, as the table
+    `[variants.NAME]`. Returns the changed study.
+
+    Raises:
+        ConfigError: a name that is taken or bad.
+        InputError: the selection holds no token; the settings are as they were.
+    """
+    check_name(name, "model")
+    taken = (*study.config.borrowed, *study.config.imported, *study.selection_names())
+    if name in RESERVED or (name in taken and name not in study.config.variants):
+        raise ConfigError(f"the name {name!r} is taken; choose another for the edited model with --name")
+    variants = {**study.config.variants, name: variant}
+    config = dataclasses.replace(study.config, variants=variants)
+    return _build_changed(study, config, [Unit("evaluate", name)], progress)
 
 
 def import_scores(study: Study, name: str, path: Path, *, progress: Progress | None = None) -> Study:
@@ -146,16 +172,22 @@ def _build_changed(study: Study, config: StudyConfig, units: list[Unit], progres
 
 def build(study: Study, units: Iterable[Unit], *, progress: Progress | None = None) -> list[Unit]:
     """Build artefacts and all they read, as far as they are missing or stale. Returns what was built."""
+    return _build(study, _with_sources(study, units), progress, Freshness(study))
+
+
+def _with_sources(study: Study, units: Iterable[Unit]) -> list[Unit]:
+    """Artefacts with all they read, each after what it reads."""
     needed: dict[Unit, None] = {}
 
     def visit(unit: Unit) -> None:
         for source in read_units(study.config, unit):
-            visit(source)
+            if source not in needed:
+                visit(source)
         needed.setdefault(unit)
 
     for unit in units:
         visit(unit)
-    return _build(study, list(needed), progress, Freshness(study))
+    return list(needed)
 
 
 def _build(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ifguide.config.attributions import KINDS, attributions, needs_direction
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
-from ifguide.config.schema import StudyConfig
+from ifguide.config.schema import StudyConfig, VariantConfig
 from ifguide.evaluation.toxicity import QueryScorer, classifier_source
 from ifguide.selection.algorithm import TAIL
 from ifguide.selection.index.build import INDEX_VERSION
@@ -108,6 +108,12 @@ def _trained_names(config: StudyConfig) -> list[str]:
     return [DEFAULT, *(name for name in controls if name != "oracle" or config.corpus.spans_field)]
 
 
+def _model_names(config: StudyConfig) -> list[str]:
+    edited = ["edited"] if config.suppress.edit_first and config.suppress.method != "edit" else []
+    default, *controls = _trained_names(config)
+    return [default, *edited, *controls]
+
+
 def _corpus_files(config: StudyConfig, name: str) -> list[InputFile]:
     model = config.model
     return [
@@ -186,7 +192,30 @@ def _document_reads(config: StudyConfig, name: str) -> list[Unit]:
 def _suppress_reads(config: StudyConfig, name: str) -> list[Unit]:
     if name == PREFERENCE:
         return [Unit("corpus"), Unit("queries"), Unit("model")]
-    return [Unit("corpus"), Unit("model"), Unit("selection", recipe(config, name).selection)]
+    variant = recipe(config, name)
+    reads = [Unit("corpus"), Unit("model"), Unit("selection", variant.selection)]
+    if variant.method != "edit":
+        return reads
+    reads.append(curvature_unit(config, variant))
+    return [*reads, Unit("suppress", variant.onto)] if variant.onto else reads
+
+
+def curvature_unit(config: StudyConfig, variant: VariantConfig) -> Unit:
+    """The artefact with the EK-FAC factors that an edit takes: those the scores were made with, where they are of the
+    right model, or ones of its own."""
+    place = variant.curvature
+    if place == "auto":  # early checkpoints of a random start have learned too little
+        place = "final" if config.model.mode == "scratch" else "checkpoint"
+    return Unit("factors") if place == "checkpoint" and needs_direction(config.scores) else Unit("curvature", place)
+
+
+def _suppress_files(config: StudyConfig, name: str) -> list[InputFile]:
+    edits = name != PREFERENCE and recipe(config, name).method == "edit"
+    return [InputFile("held-out text", config.evaluate.heldout)] if edits else []
+
+
+_OF_EDITS = ("perplexity_budget", "damping", "weighted_share", "curvature", "onto")
+"""Settings of `[suppress]` that nothing but an edit depends on."""
 
 
 def _suppress_settings(config: StudyConfig, name: str) -> dict:
@@ -194,6 +223,13 @@ def _suppress_settings(config: StudyConfig, name: str) -> dict:
         preference = _some(config, "baselines", "dpo_beta", "dpo_epochs", "dpo_learning_rate")
         return preference | _some(config, "training", "batch_size", "seed")
     settings = {f"suppress.{key}": value for key, value in config_to_dict(recipe(config, name)).items()}
+    if settings["suppress.method"] == "edit":
+        names = ("method", "selection", *_OF_EDITS)
+        return {f"suppress.{key}": settings[f"suppress.{key}"] for key in names} | _some(config, "model", "modules")
+    settings = {key: value for key, value in settings.items() if key.partition(".")[2] not in _OF_EDITS}
+    settings.pop("suppress.edit_first")
+    if not settings["suppress.seed"]:
+        del settings["suppress.seed"]
     if settings["suppress.method"] == "drop":
         settings["suppress.version"] = 2  # dropped documents keep their places
     return settings | _flat(config, ["training"], _DO_NOT_CHANGE_A_TRAINING)
@@ -341,8 +377,9 @@ STAGES: dict[str, Stage] = {
         title="Retrain against them",
         note="Trains again from the same start, pushing away from the selected tokens.",
         reads=_suppress_reads,
+        files=_suppress_files,
         settings=_suppress_settings,
-        names=_trained_names,
+        names=_model_names,
         folder="suppressed",
         batch=TRAINING,
         build=f"{_BUILD}:build_suppress",
@@ -354,7 +391,7 @@ STAGES: dict[str, Stage] = {
         reads=_evaluate_reads,
         files=_evaluate_files,
         settings=_evaluate_settings,
-        names=lambda config: [BASE, *_trained_names(config)],
+        names=lambda config: [BASE, *_model_names(config)],
         version=3,
         folder="evaluations",
         batch=GENERATION,
@@ -373,9 +410,18 @@ ON_REQUEST: dict[str, Stage] = {
         settings=_baseline_settings,
         folder="baselines",
         build=f"{_BUILD}:build_baseline",
-    )
+    ),
+    "curvature": Stage(
+        title="Fit the curvature of an edit",
+        note="Approximates how the loss bends around the model that an edit starts from (EK-FAC).",
+        reads=_units("corpus", "model"),
+        folder="curvatures",
+        settings=_sections("factors", "model", without=_MAKE_THE_MODEL | {"factors.partitions"}),
+        batch=PASSES,
+        build="ifguide.study.stages.editing:build_curvature",
+    ),
 }
-"""Stages that no run asks for: their artefacts are made for `ifguide compare`, or for what reads them."""
+"""Stages that no run asks for: what reads their artefacts has them made."""
 
 
 def describe_stage(name: str) -> Stage:

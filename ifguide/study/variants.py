@@ -30,8 +30,10 @@ METHODS: dict[str, dict] = {
     "drop-documents": {"method": "drop"},
     "penalty-warmup": {"warmup_share": 0.5},
     "penalty-at-once": {"warmup_share": 0.0},
+    "edited": {"method": "edit"},
+    "edited-random": {"method": "edit", "selection": "random"},
 }
-"""The default selection trained without in other ways than `[suppress]` says."""
+"""Other ways to be rid of the default selection than `[suppress]` says, and the same with as many random tokens."""
 
 PREFERENCE = "dpo"
 """The finished base model, taught by direct preference optimisation to prefer safe completions to toxic ones."""
@@ -56,10 +58,16 @@ def recipe(config: "StudyConfig", name: str) -> "VariantConfig":
         return config.variants[name]
     given = {field.name: getattr(config.suppress, field.name) for field in dataclasses.fields(SuppressConfig)}
     if name in METHODS:
-        return VariantConfig(**{**given, **METHODS[name]}, selection=DEFAULT)
+        return VariantConfig(**{**given, "selection": DEFAULT, **METHODS[name]})
     if name == "classifier-documents":
         return VariantConfig(**{**given, "method": "drop"}, selection=name)
     return VariantConfig(**given, selection=name)
+
+
+def edit_recipe(config: "StudyConfig", selection: str, changes: dict) -> "VariantConfig":
+    """An edit against a selection by the settings of `[suppress]`, but for `changes`."""
+    usual = recipe(config, selection)
+    return dataclasses.replace(usual, method="edit", selection=selection, **changes)
 
 
 def possible_models(config: "StudyConfig", has_spans: bool) -> list[str]:

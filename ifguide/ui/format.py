@@ -61,6 +61,8 @@ VARIANTS = {
     **{name: (title, f"Trained against {what}.") for name, (title, what) in BASELINES.items()},
     "classifier-documents": ("Classifier, by document", "Trained without documents that the classifier calls toxic."),
     **{name: (KINDS[name].title, f"Trained against tokens by “{KINDS[name].title}”.") for name in attributions()},
+    "edited": ("Edited", "The base model, its weights edited against the selected tokens. Not retrained."),
+    "edited-random": ("Edited, random control", "Edited against the same number of tokens, drawn at random."),
     "dpo": ("Preference (DPO)", "The base model, taught to prefer the safe queries' completions to the toxic ones'."),
     "steered": ("Steered decoding", "The unchanged base model; a classifier helps choose its words."),
     "unlikelihood": ("Unlikelihood", "Trained to find the selected tokens unlikely, instead of with the penalty."),

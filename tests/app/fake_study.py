@@ -22,6 +22,7 @@ from ifguide.config.schema import (
     ScoresConfig,
     SelectionConfig,
     StudyConfig,
+    SuppressConfig,
 )
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.corpus_writer import build_corpus
@@ -173,6 +174,7 @@ def write_study(
         queries=QueriesConfig(toxic=str(inputs / "toxic.jsonl"), safe=str(inputs / "safe.jsonl")),
         scores=ScoresConfig(probe=False, combined=False, position=True, average="mean", pooling=0.0),
         selection=SelectionConfig(quantile=0.98, attribution="own_loss"),
+        suppress=SuppressConfig(edit_first=False),
         evaluate=EvaluateConfig(n_samples=5),
     )
     study = Study.create(name, config, cache)

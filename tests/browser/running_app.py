@@ -54,10 +54,10 @@ def serve_app(cache: Path, module: tuple[str, ...] = SERVER) -> Iterator[Address
         finally:
             process.terminate()
             try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
+                process.wait(timeout=10)  # the app ends when it is asked to
+            finally:
                 process.kill()
-            stream.close()
+                stream.close()
 
 
 def _wait_for(address: str, process: "subprocess.Popen | warm.Fork", log: Path) -> None:

@@ -1,5 +1,6 @@
 """`--json` of every command: one object with the keys that docs/scripts.md promises."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from ifguide.cli.main import app
+from ifguide.config.schema import SuppressConfig
 from ifguide.runtime import jobs
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
@@ -80,6 +82,8 @@ def test_answers_have_the_promised_keys(ask, cache, tmp_path):
         "status": ["tiny"],
         "evaluate": ["tiny"],
         "suppress": ["tiny"],
+        "edit": ["tiny", "--perplexity", "2%"],
+        "sweep": ["tiny", "--points", 1, "--from", 9, "--to", 9],
         "compare": ["tiny", "--with", "masked"],
         "rows": [inputs / "corpus.jsonl"],
         "new": ["other", "--model", inputs / "model", "--corpus", inputs / "corpus.jsonl", *given],
@@ -107,7 +111,7 @@ def test_answers_have_the_promised_keys(ask, cache, tmp_path):
         "pack": ["tiny", "--out", tmp_path / "tiny.ifguide"],
     }
     found = {command: set(ask(command.split()[0], *arguments)) for command, arguments in asked.items()}
-    settings = {f"suppress.{key}" for key in ("method", "penalty", "max_penalty", "warmup_share")}
+    settings = {f"suppress.{field.name}" for field in dataclasses.fields(SuppressConfig)}
     assert found == {command: keys[command] for command in asked if command != "settings"} | {"settings": settings}
     assert ask("run", "tiny")["metrics"]["suppressed"]["emt"] == Study.open("tiny", cache).metrics("default")["emt"]
     assert set(ask("settings", "--presets")["quick"]) == {"note", "settings", "finetune"}

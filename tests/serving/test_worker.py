@@ -90,7 +90,8 @@ def test_requests_of_two_readers_wait_in_one_queue(study):
     first, second = (worker.answer(ask(study, prompt))["id"] for prompt in ("one fox", "two dogs"))
     in_background(worker)
     wait_for(worker, first, "running")
-    assert worker.answer({"id": second}) == {"state": "waiting", "message": "", "cells": [], "ahead": 1}
+    waiting = {"state": "waiting", "message": "", "cells": [], "figures": {}, "ahead": 1}
+    assert worker.answer({"id": second}) == waiting
     worker.turn.release(100)
     assert [c["text"] for c in wait_for(worker, second, "done")["cells"]] == [" two dogs"] * 2
     assert worker.started == [

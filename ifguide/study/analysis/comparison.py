@@ -78,7 +78,7 @@ def compare_variants(
         if prompts[name] != prompts[base]:
             raise InputError(f"compare: {name!r} completed other prompts than {base!r}; evaluate both again")
         drop = partial(statistics.paired_bootstrap_difference, base=scores[base], other=ours)
-        perplexity, rise = _compare_perplexity((heldout or {}).get(base), (heldout or {}).get(name))
+        perplexity, rise = compare_perplexity((heldout or {}).get(base), (heldout or {}).get(name))
         comparisons.append(
             Comparison(
                 variant=name,
@@ -93,13 +93,17 @@ def compare_variants(
     return comparisons
 
 
-def _compare_perplexity(
+def compare_perplexity(
     before: "pd.DataFrame | None", after: "pd.DataFrame | None"
 ) -> tuple[Interval | None, Interval | None]:
     """How much lower the second model's perplexity is, and how much higher as a share of the first's."""
-    if before is None or after is None or not np.array_equal(before["n_tokens"], after["n_tokens"]):
+    if before is None or after is None or len(before) != len(after):
         return None, None
-    losses = (before["nats"].to_numpy(), after["nats"].to_numpy(), before["n_tokens"].to_numpy())
+    tokens = np.minimum(before["n_tokens"], after["n_tokens"]).to_numpy()  # an edit is measured on half of the texts
+    both = tokens > 0
+    if not both.any() or not np.array_equal(before["n_tokens"][both], after["n_tokens"][both]):
+        return None, None
+    losses = (before["nats"].to_numpy(), after["nats"].to_numpy(), tokens)
     share = paired_perplexity_difference(*losses, relative=True)
     return paired_perplexity_difference(*losses), Interval(0.0 - share.value, 0.0 - share.high, 0.0 - share.low)
 
@@ -121,8 +125,8 @@ def comparison_table(study: "Study", names: list[str]) -> str:
         cells += [_with_interval(values[key], values[f"{key}_low"], values[f"{key}_high"]) for key in ("emt", "tp")]
         drop = compared.get(name)
         if values["perplexity"] and base["perplexity"]:
-            change = f"{values['perplexity'] / base['perplexity'] - 1:+.1%}"
-            rise = drop and drop.perplexity_rise
+            rise = drop and drop.perplexity_rise  # on the same texts: an edit is measured on half of them
+            change = f"{rise.value if rise else values['perplexity'] / base['perplexity'] - 1:+.1%}"
             change += f" [{rise.low:+.1%}, {rise.high:+.1%}]" if rise else ""
             cells += [f"{values['perplexity']:.2f}", change]
         else:

@@ -16,7 +16,7 @@ from ifguide.data.tokenizing import Encoded
 from ifguide.errors import ConfigError, InputError
 from ifguide.study.planning.model_facts import find_facts
 from ifguide.study.reading import Study
-from ifguide.study.stage_table import PASSES, STAGES, TRAINING
+from ifguide.study.stage_table import PASSES, TRAINING, describe_stage
 from ifguide.study.stages.checkpoints import study_tokenizer
 
 SAMPLE = 500
@@ -170,7 +170,7 @@ def fit_to_data(study: Study, sample: Sample, named: AbstractSet[str]) -> tuple[
 def smaller_batch(config: StudyConfig, stage: str, size: int | None = None) -> dict[str, int]:
     """The settings that give a stage a batch of this size, or of half the size it has, and a training as many rows a
     step as before; empty where the batch is no larger than that."""
-    setting = STAGES[stage].batch or PASSES
+    setting = describe_stage(stage).batch or PASSES
     section, _, key = setting.partition(".")
     least = 64 if setting == PASSES else 1
     now = getattr(getattr(config, section), key)

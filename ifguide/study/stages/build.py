@@ -33,6 +33,7 @@ from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stages import checkpoints
 from ifguide.study.stages.checkpoints import cut_training_rows, load_checkpoint, start_model
+from ifguide.study.stages.editing import build_edit
 from ifguide.study.stages.scoring import score_kinds, treat
 from ifguide.study.stages.select import compute_selection
 from ifguide.study.variants import PREFERENCE, recipe
@@ -112,7 +113,7 @@ def build_factors(study: Study, unit: Unit, folder: Path, progress: Progress) ->
             loaded = load_checkpoint(study, name)
             precisions[name] = {"products": checkpoints.factor_products(study, loaded[-1]) or "float32"}
         passes, eigenbases = report_part(progress, part=number, parts=len(names)), report_part(progress, "eigenbases")
-        path = folder / name / "factors.safetensors"
+        path = folder / name / checkpoints.FACTORS
         checkpoints.fit_checkpoint(
             study, path, *loaded, tell=progress.message, report=passes, report_eigenbases=eigenbases
         )
@@ -211,6 +212,9 @@ def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -
     variant = recipe(study.config, unit.name)
     selection = study.selection(variant.selection)
     _require_tokens(selection)
+    if variant.method == "edit":
+        _write_notes({"edit": build_edit(study, variant, folder, progress)}, folder)
+        return
     model, tokenizer = start_model(study)
     mask = np.asarray(selection.mask)
     rows = cut_training_rows(study, tokenizer, mask)
@@ -219,7 +223,8 @@ def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -
         rows = DroppedRows(rows, hit)
     with _resumable(study, unit, folder) as work:
         report, run = report_part(progress), TrackedRun(study.root, unit.name)
-        train_model(model, tokenizer, rows, study.config.training, variant, work, report, run=run)
+        training = replace(study.config.training, seed=study.config.training.seed + variant.seed)
+        train_model(model, tokenizer, rows, training, variant, work, report, run=run)
 
 
 def _train_by_preference(study: Study, folder: Path, progress: Progress) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Direction = dict[str, "torch.Tensor"]
 """v, (O, I) a layer."""
+FACTORS = "factors.safetensors"
 PART = 0.5
 """Share of the free memory that one part of the layers may take; the rest is the activations' of a batch."""
 FIT_BYTES = 1 << 28
@@ -237,7 +238,7 @@ class StoredFactors(Mapping[str, "LayerFactors"]):
 
 def read_factors(study: Study, checkpoint: str, device: str) -> StoredFactors | None:
     """A checkpoint's factors; None for the identity."""
-    return StoredFactors(study.folder(Unit("factors")) / checkpoint / "factors.safetensors", device) or None
+    return StoredFactors(study.folder(Unit("factors")) / checkpoint / FACTORS, device) or None
 
 
 def compute_direction(*arguments, **options) -> Direction:

@@ -9,6 +9,7 @@ from ifguide.data.prompts import Prompt, read_heldout, read_prompts
 from ifguide.data.readers import read_texts
 from ifguide.errors import StaleError
 from ifguide.evaluation.evaluate import evaluate_model
+from ifguide.evaluation.fluency import HeldoutLosses, perplexity_of
 from ifguide.runtime.distributed import current
 from ifguide.runtime.progress import Progress
 from ifguide.storage.artifacts import check_sizes, hash_json, read_manifest, read_table
@@ -36,6 +37,10 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     implicit = load_study_scorer(study, config.implicit) if config.implicit else None
     prompts = study_prompts(study)
     heldout = read_heldout(config.heldout, config) if config.heldout else []
+    base = None if unit.name == BASE else study.metrics(BASE)
+    if base and chosen_on_heldout(study, unit.name):
+        heldout = split_heldout(heldout)[1]
+        base = base | {"perplexity": _base_perplexity(study, heldout)}
     lambada = read_lambada(config)
     model, tokenizer = load_evaluated(study, unit.name, config.dtype)
     steer = load_steering(study, tokenizer) if unit.name == STEERED else None
@@ -50,7 +55,7 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
         implicit_scorer=implicit,
         heldout_texts=heldout,
         lambada_texts=lambada,
-        base=None if unit.name == BASE else study.metrics(BASE),
+        base=base,
         work=Path(current().decide(lambda: str(open_completions(study, unit, prompts)))),
         steer=steer,
         report=lambda what, done, total: progress.report(done, total, what),
@@ -60,6 +65,28 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
         tasks, limit = config.harness_tasks, config.harness_limit
         evaluated[0]["harness"] = run_harness(model, tokenizer, tasks, config.harness_folder, limit=limit)
     return evaluated
+
+
+def split_heldout(texts: list[str]) -> tuple[list[str], list[str]]:
+    """Held-out texts twice, each time with every other one empty: those that an edit's strength is chosen on, and those
+    that it is measured on. An empty text has no tokens, so the others keep their places."""
+    chosen_on = [text if number % 2 == 0 else "" for number, text in enumerate(texts)]
+    return chosen_on, ["" if chosen else text for text, chosen in zip(texts, chosen_on, strict=True)]
+
+
+def chosen_on_heldout(study: Study, name: str) -> bool:
+    """Whether a model is an edit whose strength was chosen on one half of the held-out text."""
+    manifest = read_manifest(study.folder(weights_unit(name))) or {}
+    return manifest.get("notes", {}).get("edit", {}).get("chosen_on") == "heldout"
+
+
+def _base_perplexity(study: Study, texts: list[str]) -> float | None:
+    """The base model's perplexity on the held-out texts that are not empty."""
+    losses = study.heldout_losses(BASE)
+    if losses is None:
+        return None
+    here = losses[[bool(text) for text in texts]]
+    return perplexity_of(HeldoutLosses(here["nats"].to_numpy(), here["n_tokens"].to_numpy()))
 
 
 def load_study_scorer(study: Study, spec: str):
