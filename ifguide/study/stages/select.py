@@ -16,7 +16,7 @@ from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
 from ifguide.selection import algorithm
 from ifguide.selection.algorithm import Ranking
-from ifguide.selection.choice import Choice, read_choice
+from ifguide.selection.choice import FALLBACK_SHARE, Choice, read_choice
 from ifguide.selection.saved import Selection, write_selection
 from ifguide.selection.transfer import transfer_mask
 from ifguide.selection.verdicts import Target, apply_verdicts
@@ -96,6 +96,19 @@ def _save(study: Study, made: Selection, inputs: dict, config: dict) -> Selectio
     with artifacts.building(place, stage="selection", inputs=inputs, config=config) as folder:
         write_selection(made, folder)
     return study.selection(made.name)
+
+
+def selection_warning(study: Study) -> str:
+    """That the default selection is not what it usually is: nothing stood out, or it holds no token; else empty."""
+    if DEFAULT not in study.selection_names():
+        return ""
+    settings, remedy = study.selection().settings, "choose another on the Threshold page or with `ifguide select`"
+    if not settings["n_selected"]:
+        return f"The default selection holds no token, so there is nothing to train without; {remedy}"
+    if not (why := settings.get("no_tail", "")):
+        return ""
+    taken = f"The default selection is the {FALLBACK_SHARE:.1%} of tokens with the highest scores"
+    return f"{why[0].upper()}{why[1:]}. {taken}; {remedy}"
 
 
 def trained_parts(study: Study, name: str) -> list[Unit]:
