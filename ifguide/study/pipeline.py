@@ -11,7 +11,7 @@ import functools
 import pkgutil
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from ifguide.config.io import with_values
@@ -162,13 +162,14 @@ def _build_changed(
     """The study with a table `[section.NAME]`, which study.toml gets when the units are built from it: a command that
     fails, is stopped or killed leaves the settings as they were. What others changed since the study was opened
     stays."""
-    with study_lock(study.root):
-        now = Study.open(study.name, study.root.parent)
-        config = dataclasses.replace(now.config, **{section: {**getattr(now.config, section), name: table}})
+    with _locked(study):
+        now = Study.open(study.name, study.root.parent).config
+        config = dataclasses.replace(now, **{section: {**getattr(now, section), name: table}})
         check_variants(config)
-        changed = dataclasses.replace(now, config=config)
+        changed = Study(study.root, config)
         _build_locked(changed, _with_sources(changed, units), progress, Freshness(changed))
-        return changed.change(config)
+        distributed.current().decide(lambda: changed.change(config).name)
+    return changed
 
 
 def build(study: Study, units: Iterable[Unit], *, progress: Progress | None = None) -> list[Unit]:
@@ -194,9 +195,15 @@ def _with_sources(study: Study, units: Iterable[Unit]) -> list[Unit]:
 def _build(
     study: Study, units: list[Unit], progress: Progress | None, freshness: Freshness, forced: Collection[Unit] = ()
 ) -> list[Unit]:
-    with contextlib.ExitStack() as stack:  # the main process, for all of them
-        distributed.current().decide(lambda: stack.enter_context(study_lock(study.root)))
+    with _locked(study):
         return _build_locked(study, units, progress, freshness, forced)
+
+
+@contextlib.contextmanager
+def _locked(study: Study) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:  # the main process takes the lock for all of them
+        distributed.current().decide(lambda: stack.enter_context(study_lock(study.root)))
+        yield
 
 
 def _build_locked(
