@@ -250,9 +250,11 @@ def sync(path: Path) -> None:
 def check_sizes(folder: Path, manifest: dict) -> str:
     """Compare the sizes of an artefact's files with its manifest; returns what is wrong, or an empty string."""
     for name, size in manifest.get("bytes", {}).items():
-        if not (path := folder / name).is_file():
+        try:
+            actual = (folder / name).stat().st_size
+        except OSError:
             return f"{name} is missing"
-        if (actual := path.stat().st_size) != size:
+        if actual != size:
             return f"{name} has {actual:,} bytes, expected {size:,}"
     return ""
 

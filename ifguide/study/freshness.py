@@ -1,6 +1,7 @@
 """What of a study is up to date, and why the rest is not: compares the inputs and settings of each artefact now with
 those it was made from."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -220,10 +221,11 @@ def study_fingerprint(study: StudyFolder) -> str:
 
     The stage `documents` is left out: it follows from the others, and the app writes it while pages are open.
     """
-    manifests = sorted([*study.root.glob(f"*/{artifacts.MANIFEST}"), *study.root.glob(f"*/*/{artifacts.MANIFEST}")])
-    marks = [
-        [p.relative_to(study.root).as_posix(), p.stat().st_mtime_ns, p.stat().st_ino]
-        for p in manifests
-        if ".partial-" not in p.as_posix() and p.parent.parent != study.root / STAGES["documents"].folder
-    ]
+    marks = []
+    for folder in {study.root, *study.root.iterdir()} - {study.root / STAGES["documents"].folder}:
+        with contextlib.suppress(OSError):  # a folder that was just moved into its place, or a file
+            for path in folder.glob(f"*/{artifacts.MANIFEST}"):
+                if ".partial-" not in (place := path.relative_to(study.root).as_posix()):
+                    marks.append([place, (stat := path.stat()).st_mtime_ns, stat.st_ino])
+    marks.sort()
     return artifacts.hash_json([marks, config_to_dict(study.config)])[:16]

@@ -44,7 +44,9 @@ def commands(study: Study) -> dict:
         "index": lambda progress: import_scores(study, "theirs", scores, progress=progress),
         "documents": lambda progress: import_scores(study, "theirs", scores, progress=progress),
         "selection lent": lambda progress: borrow(study, "lent", lent, progress=progress),
-        "suppress cut": lambda progress: edit_model(study, "cut", edit_recipe(study.config, "default", {}), progress=progress),
+        "suppress cut": lambda progress: edit_model(
+            study, "cut", edit_recipe(study.config, "default", {}), progress=progress
+        ),
     }
 
 
