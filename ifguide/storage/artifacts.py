@@ -1,8 +1,8 @@
 """Typed files on disk: atomic writing, content hashes, manifests, memory-mapped reading.
 
 An artefact is a folder. It is built beside its place as `<name>.partial-<pid>-<random>`, and renamed when it is whole,
-so a folder under its own name is always complete. Its `manifest.json` names what it was made from and the hash of each of
-its files.
+so a folder under its own name is always complete. Its `manifest.json` names what it was made from and the hash of each
+of its files.
 """
 
 import contextlib
@@ -116,7 +116,7 @@ def reading(path: Path, *errors: type[Exception], stage: str = "STAGE") -> Itera
 
 def read_json(path: Path):
     """Read a JSON file of ours; a StaleError if it is missing or damaged."""
-    with reading(path, json.JSONDecodeError, UnicodeDecodeError):
+    with reading(path, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""Commands that name something new in study.toml do so when it is built, and never at the cost of another's settings."""
+"""Commands that name something new in study.toml do so when it is built, and lose no setting of another."""
 
 import os
 import signal
@@ -39,14 +39,13 @@ def write_scores(study: Study, name: str):
 def commands(study: Study) -> dict:
     """Each command, called with its progress, by the artefact at which it is stopped."""
     scores, lent = write_scores(study, "theirs"), BorrowedConfig(study="other", selection="default")
+    edit = edit_recipe(study.config, "default", {})
     return {
         "baseline theirs": lambda progress: import_scores(study, "theirs", scores, progress=progress),
         "index": lambda progress: import_scores(study, "theirs", scores, progress=progress),
         "documents": lambda progress: import_scores(study, "theirs", scores, progress=progress),
         "selection lent": lambda progress: borrow(study, "lent", lent, progress=progress),
-        "suppress cut": lambda progress: edit_model(
-            study, "cut", edit_recipe(study.config, "default", {}), progress=progress
-        ),
+        "suppress cut": lambda progress: edit_model(study, "cut", edit, progress=progress),
     }
 
 
