@@ -78,12 +78,6 @@ def system_reason(error: BaseException) -> str:
     return "; ".join(filter(None, (os.strerror(found[0]), _REMEDIES.get(found[0], "").partition(";")[0])))
 
 
-def is_full_disk(error: BaseException) -> bool:
-    """Whether the disk, or one's share of it, is used up."""
-    found = _find_system_error(error)
-    return found is not None and found[0] in (errno.ENOSPC, errno.EDQUOT)
-
-
 def _find_system_error(error: BaseException) -> tuple[int, str] | None:
     seen: set[int] = set()
     at: BaseException | None = error

@@ -18,14 +18,7 @@ from ifguide import __version__
 from ifguide.config.io import config_to_dict, read_config
 from ifguide.config.names import check_name
 from ifguide.errors import ConfigError, InputError, system_reason
-from ifguide.storage.artifacts import (
-    MANIFEST,
-    remove_partials,
-    remove_temporaries,
-    replace_folder,
-    replacing,
-    temporary_place,
-)
+from ifguide.storage import artifacts
 from ifguide.storage.lock import LOCK, RECORD
 from ifguide.study.reading import Study
 
@@ -61,7 +54,7 @@ def pack_study(study: Study, path: Path) -> Path:
     places = local_places(study)
     try:
         with (
-            replacing(path) as temporary,
+            artifacts.replacing(path) as temporary,
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file,
         ):
             file.writestr(RECORD, json.dumps(record, indent=1))
@@ -83,7 +76,7 @@ def _is_kept(inside: Path) -> bool:
     hidden = any(part.startswith(".") or ".partial-" in part for part in inside.parts)
     if hidden or inside.name in (LOCK, RECORD, *TOKENIZER):
         return False
-    return inside.suffix in SUFFIXES and (inside.name == MANIFEST or not set(LEFT_OUT) & set(inside.parts))
+    return inside.suffix in SUFFIXES and (inside.name == artifacts.MANIFEST or not set(LEFT_OUT) & set(inside.parts))
 
 
 def local_places(study: Study) -> list[str]:
@@ -126,15 +119,15 @@ def unpack_study(path: Path, cache: Path) -> str:
             if bad or sum(member.file_size for member in members) > MOST_BYTES:
                 raise InputError(f"{path.name} holds files that no packed study has ({bad[0] if bad else 'too large'})")
             root = cache / check_name(json.loads(file.read(RECORD))["name"])
-            remove_temporaries(cache)
-            remove_partials(root)
+            artifacts.remove_temporaries(cache)
+            artifacts.remove_partials(root)
             if root.exists() and not (root / RECORD).is_file():
                 raise InputError(f"a study {root.name!r} of your own is there; rename it, and then open {path.name}")
-            folder = temporary_place(root)
+            folder = artifacts.temporary_place(root)
             try:
                 file.extractall(folder)
                 read_config(folder / "study.toml")
-                while not replace_folder(root, folder):
+                while not artifacts.replace_folder(root, folder):
                     pass
             finally:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -193,9 +193,12 @@ def build_documents(study: Study, unit: Unit, folder: Path, progress: Progress) 
 
 def build_baseline(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """One score a token by another method, or from a file, treated as the study's own scores are."""
-    from ifguide.study.stages.baselines import score_baseline
+    from ifguide.study.stages.baselines import read_scores, score_baseline
 
-    parts = score_baseline(study, unit, progress)
+    if imported := study.config.imported.get(unit.name):
+        scores, matched = read_scores(study.corpus(), study.resolve(imported.path))
+        _write_notes({"matched": matched}, folder)
+    parts = list(scores) if imported else score_baseline(study, unit, progress)
     settings = study.config.scores
     if unit.name == "classifier-documents":  # documents are left out whole, so nothing is pooled
         settings = replace(settings, pooling=0.0)

@@ -239,12 +239,14 @@ def save_mask(study: Study, name: str, path: str) -> Selection:
     from ifguide.study.stages.baselines import read_scores
 
     _check_new_name(name)
-    marks = read_scores(study.corpus(), path, marked=True)[0]
-    mask = _mark(study, lambda part: marks[part] > 0)
+    marks, matched = read_scores(study.corpus(), path, marked=True)
+    mask = _mark(study, lambda part: marks[0, part] > 0)
     if not mask.any():
         raise InputError(f"{path} marks no selectable token; first tokens, and those not trained on, have no score")
     inputs = inputs_of(study, Unit("selection", name), [Unit("corpus")])
-    return _save(study, _from_mask(study, name, "mask", mask), inputs, {"kind": "mask"})
+    made = _from_mask(study, name, "mask", mask)
+    made.settings["matched"] = matched
+    return _save(study, made, inputs, {"kind": "mask"})
 
 
 def _by_scores(study: Study, choice: Choice, name: str, seed: int | None = None) -> Selection:
