@@ -22,7 +22,7 @@ from ifguide.selection.transfer import transfer_mask
 from ifguide.selection.verdicts import Target, apply_verdicts
 from ifguide.storage import artifacts, memory_maps
 from ifguide.storage.lock import study_lock
-from ifguide.study.freshness import inputs_of, unit_state
+from ifguide.study.freshness import inputs_of, settings_of, unit_state
 from ifguide.study.lineage import BUILT_IN_SELECTIONS, Unit, scores_unit
 from ifguide.study.reading import Study
 from ifguide.study.variants import BASELINES, RESERVED
@@ -98,11 +98,20 @@ def _save(study: Study, made: Selection, inputs: dict, config: dict) -> Selectio
     return study.selection(made.name)
 
 
+def select_default(study: Study) -> None:
+    """Make the default selection as a run does, for a study that has scores and no selection."""
+    unit = Unit("selection", DEFAULT)
+    inputs, config = inputs_of(study, unit), settings_of(study, unit)
+    made = compute_selection(study, study.config.selection, name=DEFAULT, kind="influence")
+    _save(study, made, inputs, config)
+
+
 def selection_warning(study: Study) -> str:
     """That the default selection is not what it usually is: nothing stood out, or it holds no token; else empty."""
-    if DEFAULT not in study.selection_names():
+    try:
+        settings, remedy = study.selection().settings, "choose another on the Threshold page or with `ifguide select`"
+    except StaleError:  # there is none, or it is of another corpus
         return ""
-    settings, remedy = study.selection().settings, "choose another on the Threshold page or with `ifguide select`"
     if not settings["n_selected"]:
         return f"The default selection holds no token, so there is nothing to train without; {remedy}"
     if not (why := settings.get("no_tail", "")):
