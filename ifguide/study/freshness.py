@@ -14,6 +14,8 @@ from ifguide.study.folder import StudyFolder, cut_split, is_glob
 from ifguide.study.lineage import InputFile, Unit, can_be_made_again, default_setting, scores_unit
 from ifguide.study.stage_table import CHAT_TEMPLATE, STAGES, input_files, read_units, unit_settings
 
+NOT_BUILT = "not built yet"
+
 
 @dataclass(frozen=True)
 class StageState:
@@ -98,7 +100,7 @@ class Freshness:
     def _judge(self, unit: Unit) -> StageState:
         manifest = self.manifest(unit)
         if manifest is None:
-            return StageState("missing", "not built yet")
+            return StageState("missing", NOT_BUILT)
         peaks = manifest.get("peak", {})
         took = manifest.get("seconds"), peaks.get("device") or peaks.get("host")
         if self._packed:  # what it was made from stayed where it was made
@@ -117,7 +119,7 @@ class Freshness:
         empty when it does."""
         manifest = self.manifest(unit)
         if manifest is None:
-            return "not built yet"
+            return NOT_BUILT
         try:
             now = self.inputs(unit)
         except (InputError, StaleError) as error:
