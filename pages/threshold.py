@@ -17,7 +17,7 @@ from ifguide.study.analysis.reliability import KINDS, describe_reliability, read
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.study.stages.select import selection_warning
-from ifguide.ui import components, frame, job_panel, layout
+from ifguide.ui import components, frame, layout
 from ifguide.ui.documents.loaders import open_log, reviewer
 from ifguide.ui.format import count, count_of, plain, score
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded, remembered
@@ -276,7 +276,6 @@ def tune(loaded: Loaded) -> None:
         view = View(loaded, kind, tuning, loaded.resolved(tuning.settings(kind)), chosen)
         audit = update_audit(loaded, kind, tuning)
         show_board(view, audit)
-        job_panel.show_job(loaded.study.root)
         if not audit["open"]:  # the tables would give away which words are selected
             parts = (show_documents, show_map, show_words, show_sources, show_saved)
             for tab, show in zip(st.tabs(PARTS, key="part", bind="query-params"), parts, strict=True):

@@ -26,7 +26,7 @@ def test_it_is_drawn_by_a_job_and_not_in_a_study_that_is_only_read(open_app, tmp
     app = open_app(tmp_path / "cache", "threshold", part="Map")
     assert not app.error and not app.get("plotly_chart")
     started = []
-    monkeypatch.setattr(job_panel, "start", lambda root, arguments, scope: started.append((root, arguments)))
+    monkeypatch.setattr(job_panel, "start", lambda root, arguments: started.append((root, arguments)))
     app.button(key="map_start").click().run()
     assert started == [(study.root, ["map", "fake"])]
     name = unpack_study(pack_study(study, tmp_path / "fake.ifguide"), tmp_path / "theirs")

@@ -283,7 +283,7 @@ def running_job(study, **status):
         folder = study.root / "jobs" / "20260101-000000-000000"
         folder.mkdir(parents=True)
         born = psutil.Process(sleeper.pid).create_time()
-        known = {"job": folder.name, "study": "fake", "command": ["run", "fake"], "pid": sleeper.pid, "n_stages": 99}
+        known = {"job": folder.name, "study": "fake", "command": ["run", "fake"], "pid": sleeper.pid, "n_stages": 11}
         known |= {"process_started": born, "state": "running", "started": born, "updated": born}
         (folder / "status.json").write_text(json.dumps(known | status))
         yield sleeper, folder

@@ -355,14 +355,14 @@ def test_why_shows_by_itself_when_the_job_has_ended(page, own):
     study = write_study(cache, "asked")
     best = study.corpus().document(int(study.selection().order[0])).id
     path = explain.document_path(study, best)
-    with running_job(study, stage="explain", done=3, total=20):
+    with running_job(study, command=["explain", "asked"], stage="explain", done=3, total=20):
         visit(page, address, "documents?study=asked&doc=" + best)
-        page.get_by_text("the answer appears here when it is done").wait_for(state="attached")
-        assert not page.get_by_text("the answer appears here when it is done").is_visible()  # it is folded
+        page.get_by_text("Why this document?").click()
+        page.get_by_role("button", name="Stop").wait_for()
         path.parent.mkdir()
         found = {"document": best, "start": None, "kind": "own_loss", "parts": {}, "total": 1.0, "candidates": 1}
         artifacts.write_json(path, found | {"toxic": [0.5], "safe": [0.5], "neighbours": [["doc-001", 0.5]]})
-        page.get_by_role("table", name="Nearest influence").locator("tr[data-key]").click()
+    page.get_by_role("table", name="Nearest influence").locator("tr[data-key]").click()
     page.wait_for_function("location.search.includes('doc=doc-001')")
     wait_until_still(page)  # until then, the panel is that of the document before
     page.get_by_text("Why this document?").click()

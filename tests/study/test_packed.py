@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from ifguide.cli.main import app
 from ifguide.errors import InputError, StaleError, describe_error
-from ifguide.runtime.jobs import start_job
+from ifguide.runtime.jobs import enqueue_job
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage.lock import RECORD
 from ifguide.study.analysis.document_map import read_map
@@ -62,7 +62,7 @@ def test_a_packed_study_is_only_read(packed, tmp_path):
     name = unpack_study(packed[1], tmp_path / "theirs")
     root = tmp_path / "theirs" / name
     for change in (
-        lambda: start_job(name, ["run", name], root.parent),
+        lambda: enqueue_job(name, ["run", name], root.parent),
         lambda: VerdictLog(root).decide(Target("doc-000"), "toxic"),
     ):
         with pytest.raises(InputError, match="read-only"):

@@ -229,7 +229,7 @@ def test_command_writes_the_file_or_says_what_is_missing(study, tmp_path, monkey
 
 
 def test_figures_measured_on_prompts_of_the_toxic_queries_are_called_so(tmp_path, page):
-    said = "3 of the 14 prompts are prompts of the toxic queries, so these figures are measured on what the scores"
+    said = "3 of the 14 prompts are prompts of the toxic queries, so toxicity is measured on what the scores"
     assert "prompts of the toxic queries" not in page
     shared = write_study(tmp_path / "cache", content=sharing_content(3))
     assert 0 < report_html(shared).index(said) < report_html(shared).index("<h1>")

@@ -252,7 +252,7 @@ def save_mask(study: Study, name: str, path: str) -> Selection:
     mask = _mark(study, lambda part: marks[0, part] > 0)
     if not mask.any():
         raise InputError(f"{path} marks no selectable token; first tokens, and those not trained on, have no score")
-    return _save_marked(study, name, mask)
+    return _save_marked(study, name, mask, matched=matched)
 
 
 def save_documents(study: Study, name: str, documents: Iterable[int]) -> Selection:
@@ -265,10 +265,10 @@ def save_documents(study: Study, name: str, documents: Iterable[int]) -> Selecti
     return _save_marked(study, name, mask)
 
 
-def _save_marked(study: Study, name: str, mask: np.ndarray) -> Selection:
+def _save_marked(study: Study, name: str, mask: np.ndarray, **notes) -> Selection:
     inputs = inputs_of(study, Unit("selection", name), [Unit("corpus")])
     made = _from_mask(study, name, "mask", mask)
-    made.settings["matched"] = matched
+    made.settings.update(notes)
     return _save(study, made, inputs, {"kind": "mask"})
 
 

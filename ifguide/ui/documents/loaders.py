@@ -36,9 +36,9 @@ def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
         " once.",
         icon=":material/hourglass_empty:",
     )
-    if job_panel.show_job(loaded.study.root):
-        st.stop()
-    if st.button("List the documents", type="primary", icon=":material/play_arrow:"):
+    job_panel.show_job(loaded.study.root)
+    pending = job_panel.is_pending(loaded.study.root, "documents")
+    if not pending and st.button("List the documents", type="primary", icon=":material/play_arrow:"):
         job_panel.start(loaded.study.root, ["documents", loaded.name])
     st.stop()
 

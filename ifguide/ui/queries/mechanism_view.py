@@ -21,8 +21,8 @@ LARGEST = 5
 """Most models compared here; the command compares any number."""
 
 
-def show_mechanism(loaded: Loaded, busy: bool) -> None:
-    """The panel at the end of the Queries page; `busy`: a job is running, so nothing can be started."""
+def show_mechanism(loaded: Loaded) -> None:
+    """The panel at the end of the Queries page."""
     with st.expander("Inside the models: what suppression changed", key="mechanism"):
         names = _measurable(loaded)
         if len(names) < 2:
@@ -34,7 +34,7 @@ def show_mechanism(loaded: Loaded, busy: bool) -> None:
             if result := next(filter(None, results), None):
                 _show(result)
             if not (result and result["settings"]["search"]) and not job_panel.refuse_recorded(loaded.study.root):
-                _offer(loaded, names, bool(result), busy)
+                _offer(loaded, names, bool(result))
 
 
 def _measurable(loaded: Loaded) -> tuple[str, ...]:
@@ -92,9 +92,9 @@ def _show_prefixes(result: dict) -> None:
     components.record_table(columns, rows, key="prefixes", label="Prefixes")
 
 
-def _offer(loaded: Loaded, names: tuple[str, ...], measured: bool, busy: bool) -> None:
-    if busy:
-        st.caption("A job is running. You can compare the layers once it is done.")
+def _offer(loaded: Loaded, names: tuple[str, ...], measured: bool) -> None:
+    if job_panel.is_pending(loaded.study.root, "mechanism"):
+        st.caption("The layers are being compared; the result appears here.")
         return
     models = [part for name in names for part in ("--model", name)]
     if not measured:

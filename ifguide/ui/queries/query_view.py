@@ -96,11 +96,11 @@ def show_query(loaded: Loaded, kind: str, chosen: int, effects: dict | None) -> 
         layout.open_document(loaded, picked)
 
 
-def offer_job(loaded: Loaded, busy: bool) -> None:
+def offer_job(loaded: Loaded) -> None:
     if any(stage_state(loaded.study, stage).state == "missing" for stage in ("direction", "scores", "selection")):
         st.caption("Each query's effect can be computed once the study has scores and a selection.")
         return
-    if busy:
+    if job_panel.is_pending(loaded.study.root, "explain", loaded.name):
         return
     st.write(
         "For every query: how closely it agrees with the direction, how the direction changes without it, and the"
