@@ -100,6 +100,7 @@ def offer_list(loaded: Loaded, store: DocumentStore, criteria: DocumentFilter, l
 
 loaded = frame.open_page("Documents", wide=True)
 with layout.guard():
+    document_data.need_selection(loaded)
     layout.need_stage(loaded, "selection", "Documents are ranked by the selected tokens.")
     document_data.need_table(loaded)
     document_data.warm_up(loaded)

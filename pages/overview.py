@@ -10,6 +10,7 @@ from ifguide.study.freshness import stage_states
 from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import STAGES
+from ifguide.study.stages.select import selection_warning
 from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.format import STATE_WORDS, column, count_of, duration, job_title, plain, sentence
 from ifguide.ui.loaders import Loaded
@@ -69,7 +70,7 @@ def show_result(loaded: Loaded) -> None:
 
 def show_next(fresh: set[str]) -> None:
     steps = (
-        ("selection", "documents", "1. Read the most toxic documents", ":material/article:"),
+        ("scores", "documents", "1. Read the most toxic documents", ":material/article:"),
         ("index", "threshold", "2. Choose which tokens to suppress", ":material/tune:"),
         ("evaluate", "compare", "3. Compare the models", ":material/compare:"),
     )
@@ -124,6 +125,8 @@ with layout.guard():
     states = stage_states(loaded.study)
     fresh = {stage for stage, state in states.items() if state.state != "missing"}
     show_run(loaded.study, states)
+    if warning := selection_warning(loaded.study):
+        st.warning(plain(warning), icon=":material/rule:")
     show_result(loaded)
     show_next(fresh)
     done = sum(state.state == "fresh" for state in states.values())

@@ -16,6 +16,7 @@ from ifguide.storage.lock import read_record
 from ifguide.study.analysis.reliability import KINDS, describe_reliability, read_reliability
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
+from ifguide.study.stages.select import selection_warning
 from ifguide.ui import components, frame, layout
 from ifguide.ui.documents.loaders import open_log, reviewer
 from ifguide.ui.format import count, count_of, plain, score
@@ -294,4 +295,6 @@ loaded = frame.open_page("Threshold", wide=True)
 with layout.guard():
     layout.need_stage(loaded, "index", "The threshold needs the sorted scores.")
     layout.note_changes(loaded)
+    if warning := selection_warning(loaded.study):
+        st.warning(plain(warning), icon=":material/rule:")
     tune(loaded)

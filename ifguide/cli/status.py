@@ -34,6 +34,7 @@ def study_status(study: "Study") -> dict:
     from ifguide.study.planning.model_facts import known_facts
     from ifguide.study.planning.plan import known_plan
     from ifguide.study.stages.evaluating import shared_prompts_warning
+    from ifguide.study.stages.select import selection_warning
 
     with contextlib.suppress(OSError):
         start_waiting(study.root)  # the job before may have been killed
@@ -49,6 +50,7 @@ def study_status(study: "Study") -> dict:
         "metrics": study.headline(),
         "reliability": describe_reliability(read_reliability(study), study.config.selection.attribution),
         "model": dict(facts.rows()) if facts else {},
+        "selection_warning": selection_warning(study),
         "prompts_warning": shared_prompts_warning(study),
         "job": _last_job(study),
         "queue": waiting_jobs(study.root),
@@ -89,7 +91,7 @@ def format_status(status: dict) -> str:
         warnings = {model: values.get("fluency_warning") for model, values in models.items()}
         parts.append("\n".join(f"warning, {model}: {warning}" for model, warning in warnings.items() if warning))
     parts.append(status["reliability"])
-    parts.append(status["prompts_warning"] and f"warning: {status['prompts_warning']}")
+    parts += [f"warning: {text}" for key in ("selection_warning", "prompts_warning") if (text := status[key])]
     if job := status["job"]:
         line = f"job {job['id']} ({' '.join(job['command'])}): {job['state']}"
         ends = {"running": job["stage"], "dead": "run the same command again to continue from what is kept"}

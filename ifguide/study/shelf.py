@@ -10,7 +10,7 @@ from ifguide.config.io import read_config
 from ifguide.config.names import check_name
 from ifguide.errors import BusyError, ConfigError, StudyNotFound
 from ifguide.runtime.jobs import active_job, waiting_jobs
-from ifguide.storage.artifacts import replacing
+from ifguide.storage.artifacts import replacing, temporary_place
 from ifguide.storage.lock import LOCK, check_writable, read_record, study_lock
 from ifguide.study.folder import cache_dir, list_studies
 
@@ -62,7 +62,7 @@ def delete_study(name: str, cache: Path | None = None) -> None:
         BusyError: somebody is working on it.
     """
     with _at_rest(name, cache) as root:
-        gone = root.rename(root.with_name(f".{name}.{os.getpid()}.tmp"))  # never half a study under its name
+        gone = root.rename(temporary_place(root))  # never half a study under its name
     shutil.rmtree(gone)
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 from ifguide.errors import IFGuideError
 from ifguide.runtime.jobs import active_job
 from ifguide.storage import artifacts
-from ifguide.study.freshness import StageState, stage_state
+from ifguide.study.freshness import NOT_BUILT, StageState, stage_state
 from ifguide.study.lineage import Unit
 from ifguide.ui.format import count, job_title, plain, sentence
 from ifguide.ui.loaders import Loaded
@@ -54,7 +54,7 @@ def note_changes(loaded: Loaded) -> None:
 
 
 def need_stage(loaded: Loaded, stage: str, then: str) -> None:
-    """Stop the page if a stage is missing; warn if it is out of date."""
+    """Stop the page if a stage is missing; warn if it is out of date, and not only unfinished."""
     state = stage_state(loaded.study, stage)
     if state.state == "missing":
         running = active_job(loaded.study.root) is not None
@@ -65,7 +65,7 @@ def need_stage(loaded: Loaded, stage: str, then: str) -> None:
         label = "See its progress on the Overview page" if running else "Go to the Overview page and run the study"
         st.page_link("pages/overview.py", label=label, icon=":material/play_arrow:")
         st.stop()
-    if state.state == "stale":
+    if state.state == "stale" and not state.reason.endswith(NOT_BUILT):
         st.warning(
             f"These results are out of date: {sentence(explain(state))} To update them, run the study again on the"
             " Overview page.",

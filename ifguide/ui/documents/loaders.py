@@ -12,8 +12,10 @@ from streamlit.runtime.scriptrunner import add_script_run_ctx
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.errors import IFGuideError, StaleError
 from ifguide.selection.verdicts import VerdictLog
-from ifguide.study.freshness import find_change
+from ifguide.study.freshness import find_change, unit_state
+from ifguide.study.lineage import Unit
 from ifguide.study.stages.document_table import CORPUS
+from ifguide.study.stages.select import select_default
 from ifguide.ui import job_panel, veil
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore, open_documents
@@ -39,6 +41,14 @@ def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
     if not pending and st.button("List the documents", type="primary", icon=":material/play_arrow:"):
         job_panel.start(loaded.study.root, ["documents", loaded.name])
     st.stop()
+
+
+def need_selection(loaded: Loaded) -> None:
+    """If there are scores and no selection yet, and the corpus is not large, make the default one."""
+    due = not loaded.study.selection_names() and unit_state(loaded.study, Unit("scores")).state == "fresh"
+    if due and loaded.corpus().n_tokens <= TOKENS_WRITTEN_HERE:
+        select_default(loaded.study)
+        st.rerun()
 
 
 def open_store(loaded: Loaded, selection: str) -> DocumentStore:

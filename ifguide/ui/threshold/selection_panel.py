@@ -30,6 +30,7 @@ TRAIN_HELP = (
     " rates the answers. It runs in the background, after the jobs that wait already; you can close this page."
 )
 RECORDED = "A recorded study is read-only: save and train in a study built here."
+EMPTY = "The selection holds no token, so there is nothing to train without: lower its threshold."
 MODEL_WORDS = {"fresh": "Measured", "stale": "Out of date", "missing": "Not trained"}
 COLUMNS = [
     column("Selection", "titled"),
@@ -73,7 +74,8 @@ def show_bar(loaded: Loaded, settings: dict, keep: Keep, steps: dict[str, Callab
             save = st.form_submit_button("Save", note, icon=":material/save:", disabled=recorded)
             if save and _save(loaded, settings, typed.strip() or usual, keep):
                 st.rerun()
-        _ask_training(loaded, name, "train", partial(_save, loaded, settings, usual, keep), primary=True)
+        n_selected, save_first = loaded.resolved(settings).n_selected, partial(_save, loaded, settings, usual, keep)
+        _ask_training(loaded, name, n_selected, "train", save_first, primary=True)
 
 
 def saved_as(loaded: Loaded, settings: dict) -> str | None:
@@ -108,9 +110,16 @@ def _save(loaded: Loaded, settings: dict, name: str, keep: Keep) -> str | None:
 
 
 def _ask_training(
-    loaded: Loaded, name: str | None, key: str, save: Callable[[], str | None], *, primary: bool = False
+    loaded: Loaded,
+    name: str | None,
+    n_selected: int,
+    key: str,
+    save: Callable[[], str | None],
+    *,
+    primary: bool = False,
 ) -> None:
-    """A button that trains against a selection, which `save` saves first if it has no name, or a link to the result."""
+    """A button that trains against a selection, which `save` saves first if it has no name, or a link to the result.
+    It is off for a selection of no token."""
     study = loaded.study
     if name and unit_state(study, Unit("evaluate", name)).state == "fresh":
         query = {"study": study.name, "models": f"base,{name}"}
@@ -120,7 +129,8 @@ def _ask_training(
     label = "Train" if seconds is None else f"Train ~{duration(seconds)}"
     pending = job_panel.is_pending(study.root, "evaluate", study.name, "--model", name or "")
     kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
-    note, off = RECORDED if recorded else TRAIN_HELP, recorded or pending
+    note = RECORDED if recorded else TRAIN_HELP if n_selected else EMPTY
+    off = recorded or not n_selected or pending
     clicked = st.button(label, key, note, type=kind, icon=":material/model_training:", disabled=off)
     if clicked and (name := name or save()):
         job_panel.start(study.root, ["evaluate", study.name, "--model", name])
@@ -158,7 +168,7 @@ def show_saved(loaded: Loaded, keep: Keep) -> None:
         note = "Sets the score, the threshold, the neighbours and the budget to those of this selection."
         other = settings["kind"] != "influence" or settings["attribution"] not in loaded.study.kinds()
         layout.button("Load", "load", "tune", _load, loaded, keep, settings, help=note, disabled=other)
-        _ask_training(loaded, chosen, "train_saved", lambda: None)
+        _ask_training(loaded, chosen, settings["n_selected"], "train_saved", lambda: None)
         _download(loaded, chosen)
         if chosen not in BUILT_IN_SELECTIONS:
             _rename(loaded, chosen)
