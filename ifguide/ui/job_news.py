@@ -1,7 +1,6 @@
 """What every page says of jobs: the running step in the header, and a notice with a link when a job has ended."""
 
 import contextlib
-import time
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -23,7 +22,8 @@ def show_step(root: Path | None, cache: Path) -> bool:
     """A link with the running step and its time left: of the study in `root`, or else of any other in the cache. It
     redraws itself, and the page when a job ends. Returns whether a job is running."""
     st.session_state["news"] = _news(cache)
-    busy = next(filter(active_job, sorted(_roots(cache), key=lambda other: other != root)), None)
+    roots = sorted((folder.parent for folder in cache.glob(f"*/{JOBS}")), key=lambda other: other != root)
+    busy = next(filter(active_job, roots), None)
     if busy:
         st.fragment(_follow, run_every=2.0)(busy, cache, busy == root)
     return busy is not None
@@ -33,7 +33,7 @@ def _follow(root: Path, cache: Path, chosen: bool) -> None:
     if _news(cache) != st.session_state["news"] or not (job := active_job(root)):
         st.rerun()
     status, waiting = job.status(), len(waiting_jobs(root))
-    label = f"{plain(root.name)}: " * (not chosen) + (step(status) if status.n_stages > 1 else stage_title(status))
+    label = f"{plain(root.name)}: " * (not chosen) + (step(status) or stage_title(status))
     label += "".join(f":gray[ · {plain(part)}]" for part in numbers(status) if part.endswith(" left"))
     note = f"{plain(command_title(status.command))}: {stage_title(status)}" + f", {waiting} waiting" * bool(waiting)
     icon, query = ":material/progress_activity:", {"study": root.name}
@@ -41,21 +41,17 @@ def _follow(root: Path, cache: Path, chosen: bool) -> None:
         st.page_link("pages/overview.py", label=label, icon=icon, width="content", query_params=query, help=note)
 
 
-def _roots(cache: Path) -> list[Path]:
-    return sorted(folder.parent for folder in cache.glob(f"*/{JOBS}"))
-
-
 def _news(cache: Path) -> list[JobStatus]:
     """The last jobs that ended since the session began, without those that the reader stopped or whose notices are
     closed. Starts what waits behind a job that was killed."""
-    began, closed = st.session_state.setdefault("began", time.time()), st.session_state.setdefault("closed", [])
     ended: list[JobStatus] = []
-    for root in _roots(cache):
+    for root in [folder.parent for folder in cache.glob(f"*/{JOBS}")]:
         with contextlib.suppress(IFGuideError, OSError):
             start_waiting(root)
             ended += [status for job in list_jobs(root)[: MOST + 1] if not (status := job.status()).running]
-    new = [status for status in ended if status.updated > began and status.state != "cancelled"]
-    return sorted((status for status in new if status.job not in closed), key=attrgetter("updated"))[-MOST:]
+    closed = st.session_state.setdefault("closed", [status.job for status in ended])
+    new = [status for status in ended if status.job not in closed and status.state != "cancelled"]
+    return sorted(new, key=attrgetter("updated"))[-MOST:]
 
 
 def show_news() -> None:

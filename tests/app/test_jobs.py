@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 
 from ifguide.runtime.jobs import enqueue_job, waiting_jobs
 from ifguide.study.folder import StudyFolder
@@ -68,11 +67,11 @@ def test_a_job_that_ended_or_failed_is_told_on_any_page_with_a_link_to_what_is_n
         status = json.loads((folder / "status.json").read_text())
         for state, label, address, notice in (
             ("done", "See the comparison", "compare?study=fake&models=base%2Cfew", "Train and measure (few): done"),
+            ("done", "See the result", "?study=fake", "Build the demo: done"),
             ("failed", "See why", "?study=fake", "stopped with an error"),
         ):
-            (folder / "status.json").write_text(
-                json.dumps(status | {"state": state, "error": "no room", "updated": time.time()})
-            )
+            status |= {"command": ["demo"]} if "demo" in notice else {}
+            (folder / "status.json").write_text(json.dumps(status | {"state": state, "error": "no room"}))
             app.run()
             assert address in links(app)[label] and notice in shown_text(app), state
             app.button(key=f"read_{status['job']}").click().run()
