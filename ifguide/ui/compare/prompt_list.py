@@ -111,11 +111,11 @@ def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick: Pick | N
         sample = st.session_state[key]["pin"]
         with layout.guard(go_on=True):
             if sample >= 0:
-                pins.pin_pair(loaded, models, prompt, sample)
+                pins.pin_pair(loaded.study.root, models, pair["prompt"], sample)
             else:
-                pins.unpin(loaded)
+                pins.unpin(loaded.study.root)
 
-    _, place = pins.read_pin(loaded)
+    _, place = pins.read_pin(loaded.study, loaded.samples)
     components.completions(
         pair,
         key=key,

@@ -8,7 +8,9 @@ function element(tag, className, ...inside) {
 
 function runsOf(runs, veil) {
   const text = element("p", "runs" + (veil === "all" ? " veil" : ""));
-  for (const [piece, marked] of runs) text.append(marked ? element("mark", veil === "words" ? "veil" : "", piece) : piece);
+  for (const [piece, marked, offensive] of runs) {
+    text.append(marked || offensive ? element(marked ? "mark" : "span", veil === "words" && offensive ? "veil" : "", piece) : piece);
+  }
   return text;
 }
 
