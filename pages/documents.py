@@ -14,7 +14,13 @@ from ifguide.ui.documents.token_view import Layer
 from ifguide.ui.format import count, plain, selection_title
 from ifguide.ui.loaders import Loaded
 
-VERDICTS = {"toxic": "Toxic", "fine": "Fine", "unsure": "Unsure", "none": "No verdict yet"}
+VERDICTS = {
+    "toxic": "Toxic",
+    "fine": "Fine",
+    "unsure": "Unsure",
+    "none": "No verdict yet",
+    "disputed": "Reviewers disagree",
+}
 SPANS = {"any": "With or without", "with": "With human labels", "without": "Without"}
 FILTERS: dict[str, tuple[object, str]] = {
     "selection": (DEFAULT, "selection: {}"),
@@ -92,9 +98,9 @@ def offer_list(loaded: Loaded, store: DocumentStore, criteria: DocumentFilter, l
     for form, mime in (("csv", "text/csv"), ("json", "application/json")):
 
         def write(form: str = form) -> str:
-            return document_list.write_list(store.rows(order), log.entries(document_data.reviewer()), form)
+            return document_list.write_list(store.rows(order), log.reviewers(), loaded.corpus(), form)
 
-        note = f"Download the list with its verdicts, by rank ({form.upper()})"
+        note = f"Download the list by rank, with texts and everybody's verdicts, one a row ({form.upper()})"
         layout.offer_download(form.upper(), write, f"{loaded.name}-documents.{form}", mime, key=form, help=note)
 
 
@@ -139,4 +145,6 @@ with layout.guard():
             st.rerun()
 
     terms = (asked["search"], asked["regex"]) if asked["search"] else None
-    reader.show_reader(reader.Request(loaded, store, loaded.selection(name), criteria, layers, log, terms, show_below))
+    queue = "disputed" in asked["verdicts"]
+    request = reader.Request(loaded, store, loaded.selection(name), criteria, layers, log, terms, queue, show_below)
+    reader.show_reader(request)

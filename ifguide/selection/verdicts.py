@@ -65,32 +65,43 @@ class VerdictLog:
         self._given: dict[Target, Given] = {}
         self._history: list[tuple[str, list[tuple[Target, Given]]]] = []  # who decided, and what was there before
 
-    def entries(self, by: str = "") -> dict[Target, tuple[str, str, str]]:
+    def entries(self, by: str | None = None) -> dict[Target, tuple[str, str, str]]:
         """Target -> verdict, note, and who gave them, the earliest decided first: the last ones of anybody, or as one
-        reviewer sees them, their own and else those without a name."""
+        reviewer sees them (empty: one without a name), their own and else those without a name."""
         self._catch_up()
         entries = {}
         for target, given in self._given.items():
-            who = next(reversed(given)) if not by else by if by in given else ""
+            who = next(reversed(given)) if by is None else by if by in given else ""
             if who in given:
                 entries[target] = (*given[who], who)
         return entries
 
-    def current(self, by: str = "") -> dict[Target, str]:
+    def current(self, by: str | None = None) -> dict[Target, str]:
         """Target -> verdict, as `entries`."""
         return {target: entry[0] for target, entry in self.entries(by).items()}
 
-    def of_documents(self, by: str = "") -> dict[str, str]:
+    def of_documents(self, by: str | None = None) -> dict[str, str]:
         """Document id -> verdict, whole documents only."""
         return {target.document: verdict for target, verdict in self.current(by).items() if not target.is_span}
 
-    def spans(self, by: str = "") -> dict[str, list[tuple[int, int, str]]]:
+    def spans(self, by: str | None = None) -> dict[str, list[tuple[int, int, str]]]:
         """Document id -> (start, stop, verdict) of its spans, in reading order."""
         by_document: dict[str, list[tuple[int, int, str]]] = {}
         for target, verdict in self.current(by).items():
             if target.start is not None and target.stop is not None:
                 by_document.setdefault(target.document, []).append((target.start, target.stop, verdict))
         return {document: sorted(spans) for document, spans in by_document.items()}
+
+    def opinions(self, target: Target) -> Given:
+        """All verdicts on one target, by reviewer."""
+        self._catch_up()
+        return self._given.get(target, {})
+
+    def disputed(self) -> set[str]:
+        """Ids of the documents on which, or on a span of which, reviewers with names disagree."""
+        self._catch_up()
+        named = ((t, {verdict for who, (verdict, _) in given.items() if who}) for t, given in self._given.items())
+        return {target.document for target, verdicts in named if len(verdicts) > 1}
 
     def reviewers(self) -> dict[str, dict[Target, tuple[str, str]]]:
         """Reviewer, empty for those without a name -> their own verdicts and notes."""

@@ -286,6 +286,8 @@ def test_documents_are_judged_by_keyboard_and_survive_the_server(page, tmp_path)
     assert log.entries()[Target(order[1])] == ("fine", "says it", "ann")
     with serve_app(tmp_path / "cache") as again:
         visit(page, again, "documents")
+        page.get_by_role("button", name="Your name").click()  # another port is another address to the browser
+        give_name(page, "ann")
         page.locator(".line .badge").nth(9).wait_for()
         badges = page.locator(".line .badge").all_inner_texts()
         assert badges == [(given | {order[2]: "fine"})[id][0].upper() for id in order]
@@ -376,16 +378,30 @@ def test_two_reviewers_see_their_own_verdicts_and_how_far_they_agree(page, own):
     for document, verdict in zip(order, ("toxic", "toxic", "fine", "fine"), strict=True):
         VerdictLog(study.root).decide(Target(document), verdict, by="ann")
     visit(page, address, "documents?study=both")
-    page.get_by_role("button", name="Your name").click()
+    assert page.locator(".badge").count() == 0, "the verdicts of others are hidden"
+    page.keyboard.press("t")
+    page.get_by_label("Your name").wait_for()
+    page.keyboard.press("f")
+    assert page.get_by_label("Your name").input_value() == "", "a verdict's key is no name"
     give_name(page, "ben")
-    page.locator(".badge").first.wait_for(state="detached")
-    for key in "tfff":
+    wait_until_still(page)
+    visit(page, address, f"documents?study=both&doc={order[1]}")
+    page.get_by_role("button", name="ben").wait_for()  # asked once, kept in the browser
+    wait_until_still(page)
+    for key in "fff":
         page.keyboard.press(key)
         wait_until_still(page)
     assert page.locator(".badge").all_inner_texts() == ["T", "F", "F", "F"]
+    page.keyboard.press("k")
+    page.locator(".facts").get_by_text("ann: fine").wait_for()
     page.get_by_text("Verdicts (").click()
     agreed = page.get_by_test_id("stMetric").filter(has_text="Agreement of ann and ben").inner_text()
     assert "κ = 0.50" in agreed and "3 of 4 verdicts" in agreed
+    page.get_by_role("button", name="Review 1 disagreement").click()
+    page.get_by_text("settled 0 / 1").wait_for()
+    assert shown(page) == order[1] and page.locator(".line").count() == 1
+    page.keyboard.press("t")
+    page.get_by_text("settled 1 / 1").wait_for()
 
 
 def test_near_duplicates_are_one_line_and_one_verdict(page, own):

@@ -51,6 +51,8 @@ class Request:
     log: VerdictLog
     search: tuple[str, bool] | None
     """The searched text, and whether it is a regular expression."""
+    queue: bool
+    """Whether the list is the queue of documents on which reviewers disagree."""
     below: Callable[[str | None, list[int] | None], None]
     """Draws the part below the reader, which depends on the verdicts, given the shown document's id and the marked
     tokens."""
@@ -79,8 +81,10 @@ def _forget_place() -> None:
 def show_reader(request: Request) -> None:
     """The list and the viewer; reruns alone, without the page."""
     browser = _browser_state()
-    if isinstance(browser.get("reviewer"), str):
-        st.session_state["reviewer"] = browser["reviewer"].strip()[:60]
+    name = browser.get("reviewer")
+    if isinstance(name, str) and (name := name.strip()[:60]) != st.session_state.get("reviewer"):
+        st.session_state["reviewer"] = name
+        st.rerun()  # filters by verdict are this reviewer's
     sorts = request.store.sorts()
     sort, falling, just_sorted = _sort_now(sorts, browser)
     column = sorts[sort]
@@ -119,6 +123,7 @@ def show_reader(request: Request) -> None:
         "reviewer": st.session_state.get("reviewer"),
         "readOnly": read_record(request.loaded.study.root) is not None,
         "most": MOST_AT_ONCE,
+        "queue": request.queue,
         "sorts": [{"name": key, "title": other.title, "falls": not other.rising} for key, other in sorts.items()],
         "viewer": viewer_settings(request.layers, corpus, f"“{selection_title(request.selection.name)}”"),
         "serial": st.session_state.get("reader_serial", 0) + 1,
@@ -135,11 +140,13 @@ def _browser_state() -> dict:
 
 
 def _progress(request: Request, order: np.ndarray, at: int) -> dict:
-    """How many of the listed documents with selected tokens are reviewed, and the first place after this page of the
-    list that has no verdict."""
-    judged = np.zeros(request.store.n_documents, dtype=bool)
-    judged[[*request.store.numbers(request.log.of_documents(document_data.reviewer())).values()]] = True
-    counted = request.store.order(replace(request.criteria, only_selected=True))
+    """How many of the listed documents with selected tokens are reviewed, or in the queue of disagreements settled, and
+    the first place after this page of the list that is not."""
+    log, by = request.log, document_data.reviewer()
+    judged = np.full(request.store.n_documents, request.queue)
+    marked = log.disputed() if request.queue else log.of_documents(by)
+    judged[[*request.store.numbers(marked).values()]] = not request.queue
+    counted = order if request.queue else request.store.order(replace(request.criteria, only_selected=True))
     counted, later = counted if len(counted) else order, (at // PAGE_SIZE + 1) * PAGE_SIZE
     following = np.flatnonzero(~judged[order[later:]])[:1] + later
     return {"reviewed": [int(judged[counted].sum()), len(counted)], "open": [*following.tolist(), None][0]}
@@ -299,6 +306,9 @@ def _describe(request: Request, row: dict, given: tuple[str, str, str], spans: l
     facts = [row["source"], rank, count_of(row["selected"], "selected token")]
     if row["group_size"] > 1:
         facts.append(f"{count(row['group_size'])} near-duplicates")
+    by, opinions = document_data.reviewer(), request.log.opinions(Target(row["id"]))
+    if by in opinions:  # the others' verdicts would sway one who has not judged yet
+        facts += [f"{who}: {verdict}" for who, (verdict, _) in opinions.items() if who not in ("", by)]
     return {
         "id": row["id"],
         "facts": facts,

@@ -86,6 +86,7 @@ class Reader extends ReaderFrame {
     const pending = this.state.events.length > 0;
     takeDocuments(data, pending);
     this.view = view;
+    if (view.reviewer === null && (view.reviewer = keptName()) !== null) this.say({ reviewer: view.reviewer });
     if (fresh) {
       this.lines.clear();
       Object.assign(this.state, { order: view.order, at: view.at, range: view.range });
@@ -136,7 +137,7 @@ class Reader extends ReaderFrame {
       return head;
     }));
     const [done, all] = view.reviewed;
-    this.reviewed.textContent = `reviewed ${whole(done)} / ${whole(all)}`;
+    this.reviewed.textContent = `${view.queue ? "settled" : "reviewed"} ${whole(done)} / ${whole(all)}`;
     Object.assign(this.progress, { value: done, max: Math.max(all, 1) });
     this.who.textContent = view.reviewer ? view.reviewer : "Your name…";
     this.who.title = "Who is reviewing";
@@ -370,11 +371,12 @@ class Reader extends ReaderFrame {
     if (moves && !range && verdict !== "none") this.advance();
   }
 
-  // Go to the next document without a verdict: on this page of the list, or else the one that the server names.
+  // Go to the next document without a verdict, or in the queue of disagreements to the next: on this page of the list, or else the
+  // one that the server names.
   advance() {
     const end = Math.min(this.view.total, this.pageStart() + this.view.pageSize);
     for (let place = this.state.at + 1; place < end; place++) {
-      if (!this.lines.get(place)?.verdict) { this.go(place); return; }
+      if (this.view.queue || !this.lines.get(place)?.verdict) { this.go(place); return; }
     }
     if (this.view.open !== null) this.go(this.view.open);
   }
