@@ -41,7 +41,7 @@ showcase: smollm2
 	  --toxic $(INPUTS)/toxic_queries.jsonl --safe $(INPUTS)/safe_queries.jsonl \
 	  --prompts $(INPUTS)/eval_prompts.jsonl --heldout $(INPUTS)/heldout.jsonl
 	$(PY) -m ifguide run showcase
-	$(PY) -m ifguide pack showcase --out $(SHOWCASE)
+	$(PY) -m ifguide pack showcase --complete --out $(SHOWCASE)
 
 smollm2: $(CACHE)/models/smollm2-135m/config.json
 

@@ -3,6 +3,8 @@
 `verdicts.jsonl` has one JSON object per line, written with fsync before the call returns and never changed. Replaying
 the log gives the state, so a killed process loses at most the line it was writing. A torn last line is ignored.
 
+In a recorded study the lines go into a file of the reader's own beside its folder, `NAME.verdicts.jsonl`.
+
 Each reviewer has verdicts of their own. A line without a reviewer's name counts for everybody.
 """
 
@@ -18,7 +20,7 @@ import numpy as np
 
 from ifguide.data.by_document import token_parts
 from ifguide.errors import ConfigError, InputError
-from ifguide.storage.lock import check_writable
+from ifguide.storage.lock import read_record
 
 LOG = "verdicts.jsonl"
 VERDICTS = ("toxic", "fine", "unsure")
@@ -57,13 +59,19 @@ class VerdictLog:
     """The log of one study; what was added to the file is read before each answer."""
 
     def __init__(self, study_root: Path):
-        self.path = Path(study_root) / LOG
+        self.path, self._recorded = Path(study_root) / LOG, b""
+        if read_record(self.path.parent) is not None:
+            self._recorded = self.path.read_bytes() if self.path.is_file() else b""
+            self.path = self.path.parent.with_name(f"{self.path.parent.name}.{LOG}")
         self._forget()
 
     def _forget(self) -> None:
         self._read_to = 0
         self._given: dict[Target, Given] = {}
         self._history: list[tuple[str, list[tuple[Target, Given]]]] = []  # who decided, and what was there before
+        for line in self._recorded.splitlines():
+            self._replay(line)
+        self._history.clear()  # what was recorded is not undone
 
     def entries(self, by: str | None = None) -> dict[Target, tuple[str, str, str]]:
         """Target -> verdict, note, and who gave them, the earliest decided first: the last ones of anybody, or as one
@@ -142,7 +150,6 @@ class VerdictLog:
 
     def _append(self, line: dict) -> None:
         """Write one line to disk. A torn one before it is cut off first, so that the two cannot become one line."""
-        check_writable(self.path.parent)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)

@@ -13,6 +13,7 @@ from ifguide.runtime.jobs import start_job
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage.lock import RECORD
 from ifguide.study.analysis.document_map import read_map
+from ifguide.study.folder import list_studies
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import Unit
 from ifguide.study.planning.model_facts import known_facts
@@ -53,15 +54,29 @@ def test_the_showcase_knows_the_model_that_it_was_recorded_with(tmp_path):
 def test_a_packed_study_is_only_read(packed, tmp_path):
     name = unpack_study(packed[1], tmp_path / "theirs")
     root = tmp_path / "theirs" / name
-    for change in (
-        lambda: start_job(name, ["run", name], root.parent),
-        lambda: VerdictLog(root).decide(Target("doc-000"), "toxic"),
-    ):
-        with pytest.raises(InputError, match="read-only"):
-            change()
+    with pytest.raises(InputError, match="read-only"):
+        start_job(name, ["run", name], root.parent)
     assert (
         "read-only" in CliRunner(env={"IFGUIDE_CACHE": str(root.parent)}).invoke(app, ["run", name]).exception.args[0]
     )
+
+
+def test_verdicts_on_a_packed_study_are_kept_beside_it(tmp_path):
+    study = write_study(tmp_path / "mine")
+    VerdictLog(study.root).decide(Target("doc-000"), "toxic", by="ann")
+    file, cache = pack_study(study, tmp_path / "fake.ifguide"), tmp_path / "theirs"
+    root = cache / unpack_study(file, cache)
+    before = (root / "verdicts.jsonl").read_bytes()
+    log = VerdictLog(root)
+    log.decide(Target("doc-000"), "fine", by="ben")
+    log.decide(Target("doc-001"), "fine", by="ben")
+    assert log.undo("ben") == Target("doc-001") and log.undo("ann") is None, "what was recorded is not undone"
+    unpack_study(file, cache)
+    assert (root / "verdicts.jsonl").read_bytes() == before and list_studies(cache) == [root.name]
+    again = VerdictLog(root)
+    assert again.opinions(Target("doc-000")) == {"ann": ("toxic", ""), "ben": ("fine", "")}
+    assert again.disputed() == {"doc-000"} and not again.opinions(Target("doc-001"))
+    assert again.path == cache / "fake.verdicts.jsonl"
 
 
 def test_what_is_no_packed_study_is_refused_and_leaves_nothing(packed, tmp_path):

@@ -15,7 +15,6 @@ import streamlit as st
 from ifguide.errors import ConfigError, IFGuideError, StaleError
 from ifguide.selection.saved import Selection
 from ifguide.selection.verdicts import Target, VerdictLog
-from ifguide.storage.lock import read_record
 from ifguide.study.stages.document_table import Column
 from ifguide.ui import components
 from ifguide.ui.documents import lines as document_list
@@ -121,7 +120,6 @@ def show_reader(request: Request) -> None:
         "figure": column.title if column.note else "Sum",
         "searched": request.search is not None,
         "reviewer": st.session_state.get("reviewer"),
-        "readOnly": read_record(request.loaded.study.root) is not None,
         "most": MOST_AT_ONCE,
         "queue": request.queue,
         "sorts": [{"name": key, "title": other.title, "falls": not other.rising} for key, other in sorts.items()],

@@ -8,6 +8,7 @@ from ifguide.study.stages.select import save_reviewed
 from ifguide.ui import components
 from ifguide.ui.documents.loaders import reviewer
 from ifguide.ui.format import column, count, count_of, number, plain
+from ifguide.ui.job_panel import refuse_recorded
 from ifguide.ui.layout import guard
 from ifguide.ui.loaders import Loaded
 
@@ -39,7 +40,8 @@ def show_panel(loaded: Loaded, selection: str, log: VerdictLog) -> str | None:
         ):
             st.rerun()
         picked = _show_notes(reviewers, reviewer())
-        _show_saving(loaded, selection, log)
+        if not refuse_recorded(loaded.study.root):
+            _show_saving(loaded, selection, log)
     return picked
 
 

@@ -25,6 +25,8 @@ def show_why(loaded: Loaded, store: DocumentStore, document: str, span: list[int
     with layout.guard(go_on=True):
         path = explain.document_path(loaded.study, document, *(span or (None, None)))
         answer = read_result(path)
+        if not answer and job_panel.refuse_recorded(loaded.study.root):
+            return
         panel = st.expander(title, expanded=bool(answer), key="answer" if answer else "why", bind="query-params")
         with panel:
             if answer and panel.open:
@@ -49,8 +51,6 @@ def _wait(root: Path, path: Path, *, best: bool) -> None:
 
 
 def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:
-    if job_panel.refuse_recorded(loaded.study.root):
-        return
     st.write("Splits the score into the parts that add up to it, and finds documents with the nearest influence.")
     part = ["--document", document] + (["--start", str(span[0]), "--stop", str(span[1])] if span else [])
     offers = {f"Explain the top {explain.TOP}": ["--top", str(explain.TOP)]}

@@ -29,7 +29,7 @@ def usual_models(names: Sequence[str]) -> list[str]:
 def pinned_pair(study: Study, samples: Samples) -> dict | None:
     """The pinned pair, or else the non-empty pair of the two usual models with the largest drop in toxicity; None with
     fewer than two measured models, or without a shared prompt. It is `side_by_side.prompt_payload` with one row, and
-    has the two `models`; `change` says why it is shown."""
+    has the two `models` and the prompt's `index`; `change` says why it is shown."""
     names = study.evaluation_names()
     if len(names) < 2:
         return None
@@ -43,7 +43,7 @@ def pinned_pair(study: Study, samples: Samples) -> dict | None:
     pair = prompt_payload({name: samples(name) for name in models}, place[0])
     rows = [row for row in pair["rows"] if row["sample"] == place[1]]
     why = "pinned on the Compare page" if pinned else "the largest drop in toxicity"
-    return pair | {"rows": rows, "models": models, "results": ["", ""], "change": why}
+    return pair | {"index": place[0], "rows": rows, "models": models, "results": ["", ""], "change": why}
 
 
 def pin_pair(root: Path, models: Sequence[str], prompt: str, sample: int) -> None:

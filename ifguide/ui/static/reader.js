@@ -141,7 +141,6 @@ class Reader extends ReaderFrame {
     Object.assign(this.progress, { value: done, max: Math.max(all, 1) });
     this.who.textContent = view.reviewer ? view.reviewer : "Your name…";
     this.who.title = "Who is reviewing";
-    this.judge(!view.readOnly);
     this.kinds.replaceChildren(...view.viewer.layers.map((layer) => {
       const button = element("button", "kind" + (layer.name === this.viewer.colour ? " on" : ""), layer.title);
       button.title = layer.note;
@@ -348,7 +347,7 @@ class Reader extends ReaderFrame {
 
   decide(verdict, moves = advances) {
     const doc = this.viewer.doc;
-    if (!doc || this.view.readOnly) return;
+    if (!doc) return;
     if (this.view.reviewer === null) { this.askName(() => this.decide(verdict, moves)); return; }
     const range = this.viewer.range;
     const line = this.lines.get(this.state.at);
@@ -382,7 +381,6 @@ class Reader extends ReaderFrame {
   }
 
   undo() {
-    if (this.view.readOnly) return;
     this.event({ kind: "undo" });
     const place = this.trail.pop();
     if (place !== undefined) this.go(place);

@@ -101,8 +101,6 @@ class ReaderFrame {
     const help = button("?", "quiet icon", () => this.showHelp(), "Keys");
     this.actions.prepend(this.aim);
     this.actions.append(button("Undo", "quiet", () => this.undo(), "z"));
-    const judging = [this.review, this.all, this.note, ...this.actions.children];
-    this.judge = (on) => judging.forEach((part) => { part.hidden = !on; });
     this.actions.append(help);
     const head = element("div", "head"), about = element("div", "about");
     about.append(this.title, this.facts);

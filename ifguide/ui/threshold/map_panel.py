@@ -52,8 +52,6 @@ def show_map(loaded: Loaded, exact: Resolved, marked: np.ndarray, what: str) -> 
 
 
 def _offer(loaded: Loaded) -> None:
-    if job_panel.refuse_recorded(loaded.study.root):
-        return
     if active_job(loaded.study.root):
         st.caption("A job is running. Once it is done, the map appears here or can be drawn.")
     else:
