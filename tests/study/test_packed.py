@@ -1,5 +1,7 @@
 """A study as one file: what it holds, how it opens, what it refuses."""
 
+import re
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -49,6 +51,15 @@ def test_a_packed_study_opens_with_all_that_pages_read_and_no_place_of_the_machi
 def test_the_showcase_knows_the_model_that_it_was_recorded_with(tmp_path):
     name = unpack_study(Path(__file__).parents[2] / "docs" / "showcase.ifguide", tmp_path)
     assert known_facts(Study.open(name, tmp_path)).family == "LlamaForCausalLM"
+
+
+def test_the_showcase_is_made_whole_and_beside_the_recorded_one():
+    make = ["make", "-n", "-o", "smollm2", "showcase", "CACHE=there"]
+    done = subprocess.run(make, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    commands = re.findall(r"(\S+) \S+ -m ifguide (\w+) showcase(.*)", done.stdout)
+    assert [command for _, command, _ in commands] == ["new", "run", "pack"]
+    assert {place for place, _, _ in commands} == {"IFGUIDE_CACHE=there/recording"}
+    assert commands[-1][2].startswith(" --complete")
 
 
 def test_a_packed_study_is_only_read(packed, tmp_path):
