@@ -14,13 +14,7 @@ from ifguide.ui.documents.token_view import Layer
 from ifguide.ui.format import count, plain, selection_title
 from ifguide.ui.loaders import Loaded
 
-VERDICTS = {
-    "toxic": "Toxic",
-    "fine": "Fine",
-    "unsure": "Unsure",
-    "none": "No verdict yet",
-    "disputed": "Reviewers disagree",
-}
+VERDICTS = {"toxic": "Toxic", "fine": "Fine", "unsure": "Unsure", "none": "No verdict yet", "disputed": "Disputed"}
 SPANS = {"any": "With or without", "with": "With human labels", "without": "Without"}
 FILTERS: dict[str, tuple[object, str]] = {
     "selection": (DEFAULT, "selection: {}"),
@@ -94,6 +88,9 @@ def build_filter(loaded: Loaded, asked: dict, store: DocumentStore, log: Verdict
 
 def offer_list(loaded: Loaded, store: DocumentStore, criteria: DocumentFilter, log: VerdictLog) -> None:
     order = store.order(criteria)
+    if not len(order):
+        unset = {"search": "", "sources": []} | {key: FILTERS[key][0] for key in FILTERS if key != "selection"}
+        st.button("Clear filters", "clear", None, st.session_state.update, (unset,), icon=":material/filter_alt_off:")
     st.caption(f"{count(len(order))} of {count(store.n_documents)}", width="content", help="Documents in the list")
     for form, mime in (("csv", "text/csv"), ("json", "application/json")):
 
@@ -145,6 +142,4 @@ with layout.guard():
             st.rerun()
 
     terms = (asked["search"], asked["regex"]) if asked["search"] else None
-    queue = "disputed" in asked["verdicts"]
-    request = reader.Request(loaded, store, loaded.selection(name), criteria, layers, log, terms, queue, show_below)
-    reader.show_reader(request)
+    reader.show_reader(reader.Request(loaded, store, loaded.selection(name), criteria, layers, log, terms, show_below))

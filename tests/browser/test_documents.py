@@ -109,6 +109,15 @@ def test_the_text_begins_high_up_and_is_wide(page, address, width, top, least):
     assert frame["y"] + frame["height"] <= strip["y"] and strip["y"] + strip["height"] <= 900
 
 
+def test_names_are_whole_in_a_narrow_window_and_the_rank_says_by_what(page, address):
+    page.set_viewport_size({"width": 900, "height": 900})
+    visit(page, address, "documents")
+    clipped = "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
+    assert page.locator(".line .name, h2").evaluate_all(clipped) == []
+    for told in (page.locator(".headcell.rank"), page.locator(".facts")):
+        assert "tokens above the threshold" in told.get_attribute("title")
+
+
 def test_hostile_text_stays_text(page, address):
     visit(page, address, f"documents?doc={HOSTILE_ID}&search=script")
     page.keyboard.press("v")
@@ -236,6 +245,9 @@ def test_the_list_is_filtered_sorted_and_jumped_through(page, address, cache):
     assert {line["id"].lstrip("'") for line in lines} == found and {line["verdict"] for line in lines} == {""}
     visit(page, address, "documents?search=nothinglikethis")
     assert page.get_by_text("No document passes these filters.").count() == 1 and not page.locator(".body").is_visible()
+    page.get_by_role("button", name="Clear filters").click()
+    page.get_by_text("62 of 62").wait_for()
+    assert "search" not in page.url
     visit(page, address, "documents")
     assert page.locator(".where").inner_text() == "1–25 of 62"
     page.get_by_label("Sort by", exact=True).select_option("length")

@@ -264,6 +264,8 @@ def test_the_slides_say_the_claim_a_pair_the_sources_the_threshold_and_the_cost(
     assert titles[3].startswith(f"{settings['n_selected']} of {settings['n_valid']:,} tokens")
     first = study.corpus().document(int(study.selection().order[0]))
     assert first.id in slides
+    assert re.findall(r'id="slide-(\d)"', slides) == [*"12345"]
+    assert comparison.METRICS[1].cell(study.metrics("base"))[1] in slides, "bars keep their intervals"
 
 
 def test_the_report_shows_the_pinned_pair_and_veils_only_offensive_words(tmp_path):

@@ -12,13 +12,11 @@ from ifguide.study.stages.evaluating import load_evaluated
 
 def complete_study(study: Study, pairs: Sequence[tuple[int, Sequence[str]]], progress: Progress) -> None:
     """Compute what is missing of: explanations of the best-ranked documents and of the queries, the layers of its
-    models, the map, and the token probabilities of `pairs`, each a prompt's index and the models that completed it.
-    Errors as from the functions that it calls."""
+    models, the map, and the token probabilities of `pairs`, each a prompt's index and the models that completed it."""
     explain.explain_top(study, explain.TOP, progress)
     if read_result(explain.queries_path(study)) is None:
         explain.explain_queries(study, progress)
-    models = mechanism.comparable_models(study)
-    if len(models) > 1 and mechanism.read_layers(study, models) is None:
+    if len(models := mechanism.comparable_models(study)) > 1 and mechanism.read_layers(study, models) is None:
         mechanism.measure_mechanism(study, MechanismSettings(models=models, search=False), progress)
     if document_map.read_map(study) is None:
         document_map.draw_map(study, progress)

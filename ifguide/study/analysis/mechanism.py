@@ -30,8 +30,7 @@ LARGEST = 5
 
 def comparable_models(study: "Study") -> tuple[str, ...]:
     """`base` and the trained models, as far as they are up to date, at most `LARGEST`; none without `base`."""
-    names = (name for name in (BASE, *study.suppressed_names()))
-    fresh = [name for name in names if unit_state(study, weights_unit(name)).state == "fresh"]
+    fresh = [n for n in (BASE, *study.suppressed_names()) if unit_state(study, weights_unit(n)).state == "fresh"]
     return tuple(fresh[:LARGEST]) if BASE in fresh else ()
 
 

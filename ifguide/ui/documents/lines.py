@@ -19,10 +19,10 @@ from ifguide.study.stages.document_table import Column
 from ifguide.ui.format import count, score
 
 FORMATS = {"count": count, "score": score, "decimal": "{:.2f}".format}
-
 WRITTEN = {name: name for name in ("id", "source", "rank", "n_tokens", "selected", "hits", "max")}
 WRITTEN |= {"sum": "hit_sum", "sum_of_all": "sum"}
 """Column of the list as a file -> column of the table. `sum` is the one that the list shows."""
+JUDGED = ("reviewer", "verdict", "note", "first_token", "end_token")
 MOST_TEXTS = 50_000
 """A file of more documents has no texts."""
 
@@ -89,21 +89,18 @@ def write_list(
 ) -> str:
     """The list as `json`, or as `csv` safe for spreadsheets: a line for each verdict on a document or a span of it
     (`reviewers` from `VerdictLog.reviewers`), or one for a document without any, with the document's text."""
-    judged: dict[str, list[dict]] = {}
+    judged: dict[str, list[tuple]] = {}
     for reviewer, verdicts in reviewers.items():
-        for target, (verdict, note) in verdicts.items():
-            span = {"first_token": target.start, "end_token": target.stop}
-            judged.setdefault(target.document, []).append(
-                {"reviewer": reviewer, "verdict": verdict, "note": note, **span}
-            )
-    none = dict.fromkeys(("reviewer", "verdict", "note"), "") | dict.fromkeys(("first_token", "end_token"))
+        for target, opinion in verdicts.items():
+            judged.setdefault(target.document, []).append((reviewer, *opinion, target.start, target.stop))
     lines = []
     for row in rows:
         facts = {name: row[column] for name, column in WRITTEN.items()}
         text = {"text": corpus.document(row["document"]).text} if len(rows) <= MOST_TEXTS else {}
-        lines += [facts | opinion | text for opinion in judged.get(row["id"], [none])]
+        for given in judged.get(row["id"], [("", "", "", None, None)]):
+            lines.append(facts | dict(zip(JUDGED, given, strict=True)) | text)
     if form == "json":
         return json.dumps(lines, indent=1, ensure_ascii=False)
     cells = [{k: neutralise_cell(v) if isinstance(v, str) else v for k, v in line.items()} for line in lines]
-    table = pd.DataFrame(cells, columns=[*(lines[0] if lines else [*WRITTEN, *none, "text"])])
+    table = pd.DataFrame(cells, columns=[*WRITTEN, *JUDGED, "text"])
     return table.astype({"first_token": "Int64", "end_token": "Int64"}).to_csv(index=False, lineterminator="\r\n")

@@ -50,8 +50,6 @@ class Request:
     log: VerdictLog
     search: tuple[str, bool] | None
     """The searched text, and whether it is a regular expression."""
-    queue: bool
-    """Whether the list is the queue of documents on which reviewers disagree."""
     below: Callable[[str | None, list[int] | None], None]
     """Draws the part below the reader, which depends on the verdicts, given the shown document's id and the marked
     tokens."""
@@ -121,7 +119,6 @@ def show_reader(request: Request) -> None:
         "searched": request.search is not None,
         "reviewer": st.session_state.get("reviewer"),
         "most": MOST_AT_ONCE,
-        "queue": request.queue,
         "sorts": [{"name": key, "title": other.title, "falls": not other.rising} for key, other in sorts.items()],
         "viewer": viewer_settings(request.layers, corpus, f"“{selection_title(request.selection.name)}”"),
         "serial": st.session_state.get("reader_serial", 0) + 1,
@@ -140,14 +137,18 @@ def _browser_state() -> dict:
 def _progress(request: Request, order: np.ndarray, at: int) -> dict:
     """How many of the listed documents with selected tokens are reviewed, or in the queue of disagreements settled, and
     the first place after this page of the list that is not."""
-    log, by = request.log, document_data.reviewer()
-    judged = np.full(request.store.n_documents, request.queue)
-    marked = log.disputed() if request.queue else log.of_documents(by)
-    judged[[*request.store.numbers(marked).values()]] = not request.queue
-    counted = order if request.queue else request.store.order(replace(request.criteria, only_selected=True))
+    log, queue = request.log, "disputed" in st.session_state.get("verdicts", ())
+    judged = np.full(request.store.n_documents, queue)
+    marked = log.disputed() if queue else log.of_documents(document_data.reviewer())
+    judged[[*request.store.numbers(marked).values()]] = not queue
+    counted = order if queue else request.store.order(replace(request.criteria, only_selected=True))
     counted, later = counted if len(counted) else order, (at // PAGE_SIZE + 1) * PAGE_SIZE
     following = np.flatnonzero(~judged[order[later:]])[:1] + later
-    return {"reviewed": [int(judged[counted].sum()), len(counted)], "open": [*following.tolist(), None][0]}
+    return {
+        "queue": queue,
+        "reviewed": [int(judged[counted].sum()), len(counted)],
+        "open": [*following.tolist(), None][0],
+    }
 
 
 def _write_verdicts(request: Request, events, order: np.ndarray, name: str) -> None:

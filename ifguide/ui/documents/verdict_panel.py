@@ -34,10 +34,8 @@ def show_panel(loaded: Loaded, selection: str, log: VerdictLog) -> str | None:
                     "Cohen's κ on what both judged: 1 is full agreement, 0 is chance. A dash: both always gave the same"
                     " verdict.",
                 )
-        n, change = len(log.disputed()), st.session_state.update
-        if n and st.button(
-            f"Review {count_of(n, 'disagreement')}", on_click=change, args=({"verdicts": ["disputed"]},)
-        ):
+        n, change, filtered = len(log.disputed()), st.session_state.update, {"verdicts": ["disputed"]}
+        if n and st.button(f"Review {count_of(n, 'disagreement')}", on_click=change, args=(filtered,)):
             st.rerun()
         picked = _show_notes(reviewers, reviewer())
         if not refuse_recorded(loaded.study.root):

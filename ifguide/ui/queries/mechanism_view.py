@@ -20,14 +20,12 @@ def show_mechanism(loaded: Loaded, busy: bool) -> None:
     with layout.guard(go_on=True):
         names, recorded = mechanism.comparable_models(loaded.study), job_panel.refuse_recorded(loaded.study.root)
         result = mechanism.read_layers(loaded.study, names) if len(names) > 1 else None
-        if recorded and not result:
+        if not result and (recorded or len(names) < 2):
             return
         with st.expander("Inside the models: what suppression changed", key="mechanism"):
-            if len(names) < 2:
-                st.caption("Models can be compared layer by layer once one is trained against the selection.")
-            elif result:
+            if result:
                 _show(result)
-            if len(names) > 1 and not (result and result["settings"]["search"]) and not recorded:
+            if not (result and result["settings"]["search"]) and not recorded:
                 _offer(loaded, names, bool(result), busy)
 
 

@@ -74,8 +74,6 @@ def show_query(loaded: Loaded, kind: str, chosen: int, effects: dict | None) -> 
         return
     st.subheader(f"{KINDS[kind]} query {count(chosen + 1)}", anchor=False)
     if not effects:
-        if not job_panel.refuse_recorded(loaded.study.root):
-            st.caption("Its effect on the direction and on the documents is not computed yet; see below.")
         return
     along, without = effects[kind]["along"][chosen], effects[kind]["without"][chosen]
     change = "the only one of its set" if without is None else f"cosine; a change of {number(1 - without, 5)}"

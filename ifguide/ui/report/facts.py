@@ -140,9 +140,8 @@ def _words(study: Study, chosen: Selection) -> list[words.WordCount]:
     return words.rank_words(words.count_selected_words(corpus, chosen.mask), words.count_words(corpus.column("text")))
 
 
-def _documents(study: Study, chosen: Selection, offensive: frozenset[str]) -> tuple[list[ShownDocument], float]:
-    """The best-ranked documents around their strongest tokens, and the score at which the colour is strongest.
-    `offensive` are the classifier's words."""
+def _documents(study: Study, chosen: Selection, toxic_words: frozenset[str]) -> tuple[list[ShownDocument], float]:
+    """The best-ranked documents around their strongest tokens, and the score at which the colour is strongest."""
     corpus, kind = study.corpus(), chosen.settings.get("attribution") or study.config.selection.attribution
     if not study.has_scores(kind):
         return [], 0.0
@@ -169,7 +168,7 @@ def _documents(study: Study, chosen: Selection, offensive: frozenset[str]) -> tu
                 pieces=pieces[part],
                 scores=values[part],
                 selected=mask[part],
-                hidden=hide_words("".join(pieces), ends, known, offensive)[part],
+                hidden=hide_words("".join(pieces), ends, known, toxic_words)[part],
                 cut=(part.start > 0, part.stop < len(pieces)),
             )
         )

@@ -14,7 +14,7 @@ from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stages.select import open_index
 from ifguide.ui.excerpts import excerpt
-from ifguide.ui.format import count, count_of, duration, number, per_cent, score, share, variant_title
+from ifguide.ui.format import count, count_of, duration, number, score, share, variant_title
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.results import tables as comparison
 from ifguide.ui.veil import marked_words
@@ -28,19 +28,20 @@ N_BINS = 60
 def make_slides(
     study: Study, metrics: Mapping[str, dict], difference: Comparison | None, names: Sequence[str], pair: dict
 ) -> list[dict]:
-    """Slides as dicts of title, lines (sentences), bars (label, text, share of the width, colour), texts (heading, runs
-    of text, each with whether it is marked and whether it is offensive, note), and bins (heights from 0 to 1) with the
-    bin of the cut. `difference` compares `default` with `base` (None: different prompts); `pair` is a prompt with a
-    completion of each of the models `names`, from `side_by_side.prompt_payload`."""
+    """Slides as dicts of title, lines (sentences), bars (label, value and interval as text, colour, value, ends of the
+    interval), texts (heading, runs of text, each with whether it is marked and whether it is offensive, note), and bins
+    (heights from 0 to 1) with the bin of the cut. `difference` compares `default` with `base` (None: different
+    prompts); `pair` has a completion of each of the models `names`, from `side_by_side.prompt_payload`."""
     claim, *more = comparison.headline({BASE: metrics[BASE]} | dict(metrics), DEFAULT, difference)
     colours = variant_colours(metrics)
     models = [name for name in FIRST_MODELS if name in metrics]
-    bars = [[variant_title(n), per_cent(metrics[n]["tp"]), metrics[n]["tp"], colours[n]] for n in models]
+    ends = {n: [metrics[n].get(f"tp{end}", metrics[n]["tp"]) for end in ("", "_low", "_high")] for n in models}
+    bars = [[variant_title(n), *comparison.METRICS[1].cell(metrics[n]), colours[n], *ends[n]] for n in models]
     chosen, words = study.selection(DEFAULT), marked_words(study.samples(BASE))
     threshold, n, n_valid = (chosen.settings[key] for key in ("threshold", "n_selected", "n_valid"))
     bins, cut = _tail(open_index(study, chosen.settings["attribution"]), threshold)
     return [
-        {"title": claim, "lines": [*more, "Prompts with a toxic answer:"], "bars": bars},
+        {"title": claim, "lines": [*more, "Prompts with a toxic answer, with 95% intervals:"], "bars": bars},
         {
             "title": "The same prompt, before and after",
             "lines": ["Both models used the same random numbers."],

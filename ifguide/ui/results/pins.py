@@ -13,9 +13,6 @@ from ifguide.storage import artifacts
 from ifguide.study.reading import Study
 from ifguide.ui.results.side_by_side import prompt_payload
 
-Samples = Callable[[str], pd.DataFrame]
-"""Model -> its completions."""
-
 FILE = "pinned.json"
 """In the study's folder: `models`, `prompt` and `sample`."""
 
@@ -26,7 +23,7 @@ def usual_models(names: Sequence[str]) -> list[str]:
     return [first, DEFAULT if DEFAULT in names and first != DEFAULT else next(n for n in names if n != first)]
 
 
-def pinned_pair(study: Study, samples: Samples) -> dict | None:
+def pinned_pair(study: Study, samples: Callable[[str], pd.DataFrame]) -> dict | None:
     """The pinned pair, or else the non-empty pair of the two usual models with the largest drop in toxicity; None with
     fewer than two measured models, or without a shared prompt. It is `side_by_side.prompt_payload` with one row, and
     has the two `models` and the prompt's `index`; `change` says why it is shown."""
@@ -54,7 +51,7 @@ def unpin(root: Path) -> None:
     (root / FILE).unlink(missing_ok=True)
 
 
-def read_pin(study: Study, samples: Samples) -> tuple[list[str], tuple[int, int] | None]:
+def read_pin(study: Study, samples: Callable[[str], pd.DataFrame]) -> tuple[list[str], tuple[int, int] | None]:
     """The pinned models, and their pair as (prompt, sample); None without one that both models have."""
     names = study.evaluation_names()
     try:
@@ -72,8 +69,7 @@ def read_pin(study: Study, samples: Samples) -> tuple[list[str], tuple[int, int]
 
 def _largest_drop(frames: Sequence[pd.DataFrame]) -> tuple[int, int] | None:
     """(prompt, sample) of the largest drop between two models."""
-    columns = ["prompt_index", "sample_index", "toxicity", "completion"]
-    sides = (frame[columns] for frame in frames)
-    first, second = (side[side["completion"].str.strip() != ""].set_index(columns[:2])["toxicity"] for side in sides)
+    written = (frame[frame["completion"].str.strip() != ""] for frame in frames)
+    first, second = (frame.set_index(["prompt_index", "sample_index"])["toxicity"] for frame in written)
     drop = (first - second).dropna()
     return tuple(map(int, drop.idxmax())) if len(drop) else None  # type: ignore[return-value]

@@ -133,6 +133,7 @@ class Reader extends ReaderFrame {
       const other = name === "hit_sum" && view.figure !== "Sum" && !usual; // the number that the list is sorted by
       const sort = other ? view.sort : name, arrow = sort === view.sort ? (view.descending ? " ↓" : " ↑") : "";
       const head = button(`${other ? view.figure : text}${arrow}`, `headcell ${name}`, () => this.sortBy(sort), other ? view.figure : note);
+      if (name === "rank") head.title = this.rankNote();
       head.setAttribute("aria-label", `Sort by ${(other ? view.figure : note).toLowerCase()}`);
       return head;
     }));
@@ -155,6 +156,8 @@ class Reader extends ReaderFrame {
       return button;
     }));
   }
+
+  rankNote() { return `Rank by ${this.view.viewer.selection}: the number of tokens above the threshold and the sum of their scores, both together. 1 is the most toxic.`; }
 
   pageStart() { return Math.floor(this.state.at / this.view.pageSize) * this.view.pageSize; }
 
@@ -264,6 +267,7 @@ class Reader extends ReaderFrame {
     this.title.title = doc.id;
     // Each in a bdi, so that a name that changes the writing direction changes only its own.
     this.facts.replaceChildren(...doc.facts.flatMap((fact, i) => [i ? " · " : "", element("bdi", "", fact)]));
+    this.facts.title = this.rankNote();
     const changed = this.viewer.doc?.key !== doc.key;
     this.viewer.setDocument(doc);
     if (range) this.viewer.goTo(...range);
