@@ -81,7 +81,8 @@ def show_reader(request: Request) -> None:
     name = browser.get("reviewer")
     if isinstance(name, str) and (name := name.strip()[:60]) != st.session_state.get("reviewer"):
         st.session_state["reviewer"] = name
-        st.rerun()  # filters by verdict are this reviewer's
+        if st.session_state.get("verdicts"):  # filters by verdict are this reviewer's
+            st.rerun()
     sorts = request.store.sorts()
     sort, falling, just_sorted = _sort_now(sorts, browser)
     column = sorts[sort]
