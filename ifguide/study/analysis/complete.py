@@ -11,8 +11,8 @@ from ifguide.study.stages.evaluating import load_evaluated
 
 
 def complete_study(study: Study, pairs: Sequence[tuple[int, Sequence[str]]], progress: Progress) -> None:
-    """Compute what is missing of: explanations of the best-ranked documents and of the queries, the layers of its
-    models, the map, and the token probabilities of `pairs`, each a prompt's index and the models that completed it."""
+    """Compute what is missing of: explanations of the best-ranked documents and of the queries, the layers of models,
+    the map, and the token probabilities of `pairs`, each a prompt's index and the models that completed it."""
     explain.explain_top(study, explain.TOP, progress)
     if read_result(explain.queries_path(study)) is None:
         explain.explain_queries(study, progress)
