@@ -48,7 +48,7 @@ def show_result(loaded: Loaded) -> None:
         claim, *more = comparison.headline({"base": metrics["base"]} | metrics, "default", difference)
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.header(plain(claim), anchor=False)
-            pair = pins.pinned_pair(loaded)
+            pair = pins.pinned_pair(loaded.study, loaded.samples)
             if pair and (slides := make_deck(loaded, pair)):
                 components.present(slides, key="present")
         st.markdown(plain(" ".join(more)))

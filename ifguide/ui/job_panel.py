@@ -29,10 +29,8 @@ def is_pending(root: Path, *command: str) -> bool:
 
 
 def refuse_recorded(root: Path) -> bool:
-    """Whether the study in a folder is recorded; if so, say that nothing can be computed in it."""
-    if recorded := read_record(root) is not None:
-        st.caption("This was not computed before the study was recorded, and its models are not here.")
-    return recorded
+    """Whether the study in a folder is recorded, so that nothing can be computed in it and nothing is offered."""
+    return read_record(root) is not None
 
 
 def show_job(root: Path, *, brief: bool = False) -> bool:

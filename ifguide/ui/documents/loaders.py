@@ -106,11 +106,14 @@ def marked_words(loaded: Loaded) -> frozenset[str]:
 def filter_verdicts(
     criteria: DocumentFilter, kept: Sequence[str], log: VerdictLog, store: DocumentStore
 ) -> DocumentFilter:
-    """The same filter, limited to documents with one of some verdicts; `none` stands for no verdict."""
+    """The same filter, limited to documents with one of some verdicts; `none` stands for no verdict, `disputed` for
+    reviewers who disagree."""
     if not kept:
         return criteria
     verdicts, without = log.of_documents(reviewer()), "none" in kept
-    numbers = store.numbers(id for id, verdict in verdicts.items() if (verdict in kept) != without)
+    disputed = log.disputed() if "disputed" in kept else set()
+    passes = {id: verdicts.get(id) in kept or id in disputed for id in {*verdicts, *disputed}}
+    numbers = store.numbers(id for id, passed in passes.items() if passed != without)
     chosen = tuple(sorted(numbers.values()))
     return replace(criteria, without=chosen) if without else replace(criteria, only=chosen)
 

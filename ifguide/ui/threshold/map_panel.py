@@ -51,8 +51,6 @@ def show_map(loaded: Loaded, exact: Resolved, marked: np.ndarray, what: str) -> 
 
 
 def _offer(loaded: Loaded) -> None:
-    if job_panel.refuse_recorded(loaded.study.root):
-        return
     if job_panel.is_pending(loaded.study.root, "map"):
         st.caption("The map is being drawn; it appears here.")
     else:
