@@ -3,6 +3,7 @@
 import json
 import re
 
+from ifguide.cli.status import format_status, study_status
 from ifguide.runtime.jobs import enqueue_job, waiting_jobs
 from ifguide.study.folder import StudyFolder
 from ifguide.study.stage_table import STAGES
@@ -93,4 +94,6 @@ def test_steps_that_nothing_needs_are_called_skipped_and_the_number_of_steps_is_
         assert (states["factors"], states["scores"], states["direction"]) == ("Skipped", "Running now", "Up to date")
         assert f"step 6 of {len(STAGES)}: Score every token" in shown_text(app)
         assert f"Step 6 of {len(STAGES)}" in links(app)
+        status = format_status(study_status(study))
+        assert f"[6/{len(STAGES)}] scores" in status and re.search("factors +fresh .*skipped", status)
         assert any(e.label == f"Steps: {len(STAGES)} of {len(STAGES)} up to date" for e in app.expander)
