@@ -86,10 +86,8 @@ def show_stages(study: Study, states: dict, running: str | None) -> None:
     for place, stage in enumerate(STAGES, 1):
         state = states[stage]
         reason = "" if state.state == "missing" else layout.explain(state)
-        shown = [state.state, STATE_WORDS[state.state], reason]
-        if stage == running:
-            shown = ["running", "Running now", ""]
-        elif not study.units(stage):
+        shown = ["running", "Running now", ""] if stage == running else [state.state, STATE_WORDS[state.state], reason]
+        if not study.units(stage):
             shown = ["missing", "Skipped", "With these settings, nothing needs it."]
         cells = [[f"{place}. {job_title(stage)}", STAGES[stage].note, ""], shown, duration(state.seconds)]
         rows.append({"key": stage, "cells": cells})
@@ -122,6 +120,7 @@ if not st.session_state.get("study"):
 
 loaded = frame.open_page("Overview")
 with layout.guard():
+    st.caption("Training documents that teach this model to be toxic, and the model without them.")
     states = stage_states(loaded.study)
     fresh = {stage for stage, state in states.items() if state.state != "missing"}
     show_run(loaded.study, states)

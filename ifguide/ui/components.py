@@ -49,8 +49,9 @@ def preload() -> None:
 
 
 def share(parameters: dict[str, str], *, key: str) -> None:
-    """A button that copies the page's address with these parameters."""
-    _share(data=parameters, key=key, width="content")
+    """A button that copies the page's address with these parameters, under the name that the server has for others."""
+    host = f"{st.get_option('browser.serverAddress')}:{st.get_option('browser.serverPort')}"
+    _share(data={"parameters": parameters, "host": host}, key=key, width="content")
 
 
 def map_keys(*, key: str) -> int | None:

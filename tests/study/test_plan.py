@@ -1,5 +1,7 @@
 """The plan: what it holds, what it refuses, and that it is held against what happened."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -100,6 +102,7 @@ def test_fit_plans_again_with_what_it_wrote_until_nothing_helps_any_more(study, 
 
         def __init__(self, study):
             self.rows = study.config.training.batch_size
+            self.sample = SimpleNamespace(prompts_warning="")
 
     monkeypatch.setenv("IFGUIDE_CACHE", str(study.root.parent))
 
