@@ -89,12 +89,14 @@ HELDOUT = [
 """Texts that a study of `build_to_edit` has held out."""
 
 
-def build_to_edit(folder: Path) -> Study:
+def build_to_edit(folder: Path, *assignments: str) -> Study:
     """A study with its base model measured and its selections made."""
     write_tiny_inputs(folder / "inputs")
     (folder / "inputs" / "heldout.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in HELDOUT))
     save_tiny_model("gpt_neox", folder / "inputs" / "model")
-    study = create_study("tiny", tiny_config(folder / "inputs", "factors.max_tokens=200"), folder / "cache")
+    study = create_study(
+        "tiny", tiny_config(folder / "inputs", "factors.max_tokens=200", *assignments), folder / "cache"
+    )
     build(study, [Unit("evaluate", "base"), Unit("selection", "default"), Unit("selection", "random")])
     return study
 

@@ -1,4 +1,4 @@
-"""`ifguide explain`, `map`, `mechanism`, `rank`, `reliability` and `report`: what a study shows."""
+"""`ifguide explain`, `map`, `mechanism`, `rank`, `reliability`, `report` and `trace`: what a study shows."""
 
 import dataclasses
 import math
@@ -138,6 +138,58 @@ def _format_mechanism(result: dict) -> str:
     return "\n\n".join(parts)
 
 
+def trace(
+    name: StudyName,
+    prompt: Annotated[str, Option(metavar="TEXT", help="The prompt.")],
+    completion: Annotated[
+        str | None, Option(metavar="TEXT", help="The answer.", show_default="the most toxic one that is recorded")
+    ] = None,
+    model: Annotated[str, Option(metavar="MODEL", help="The model whose recorded answer is taken.")] = BASE,
+    contrast: Annotated[
+        str | None, Option(metavar="MODEL", help="Subtract this model's recorded answer to the same prompt.")
+    ] = None,
+    word: Annotated[str | None, Option(metavar="TEXT", help="Trace only this part of the answer.")] = None,
+    save: Annotated[str | None, Option(metavar="SELECTION", help="Save the best documents as a selection.")] = None,
+    documents: Annotated[int, Option(min=1, help="How many of them.")] = 50,
+) -> Answer:
+    """Rank training documents by how much likelier they made an answer.
+
+    Scores documents that read alike, those with the highest scores, and random ones, whose range is the noise floor.
+    The answer's influence is measured at the base model, which was trained on all of them.
+    """
+    from ifguide.cli.terminal import format_table
+    from ifguide.study.analysis import trace as tracing
+    from ifguide.study.stages.select import save_documents
+
+    study = open_study(name)
+    text = completion if completion is not None else tracing.recorded_answer(study, prompt, model)
+    other = tracing.recorded_answer(study, prompt, contrast) if contrast else ""
+    answer = tracing.Answer(
+        prompt=prompt, completion=text, span=tracing.find_part(text, word) if word else None, contrast=other
+    )
+    with follow_run("trace") as progress:
+        tracer = tracing.Tracer.open(study)
+        candidates = tracing.choose_candidates(study, answer, tracing.word_index(study))
+        traced = []
+        for part in tracer.trace(tracer.direction(answer), candidates):
+            traced += part
+            progress.report(len(traced), len(candidates), "documents")
+        traced.sort(key=lambda one: -one.total)
+        if save:
+            save_documents(study, save, [one.candidate.document for one in traced[:documents]])
+    rows = [tracing.describe_traced(study, one) for one in traced]
+    low, high = tracing.noise_floor(traced)
+    shown = [
+        (row["document"], f"{row['score']:+.4g}", f"{row['alike']:.1f}", ", ".join(row["sources"])) for row in rows
+    ]
+    note = f"{len(rows)} documents; random ones score {low:+.4g} to {high:+.4g}"
+    if save:
+        note += f"; the best {min(documents, len(rows))} are saved: `ifguide edit {name} --selection {save}`"
+    table = format_table(("document", "score", "shared words", "found by"), shown)
+    values = {"study": name, "prompt": prompt, "completion": text, "contrast": other, "noise": [low, high]}
+    return Answer(values | {"documents": rows}, f"{table}\n\n{note}")
+
+
 def rank(
     name: StudyName,
     labels: Annotated[str, Option(metavar="COLUMN", help="The corpus column that marks bad documents with true or 1.")],
@@ -216,14 +268,25 @@ def report(
 def pack(
     name: StudyName,
     out: Annotated[Path | None, Option(metavar="FILE", help="Where to write it.", show_default="NAME.ifguide")] = None,
+    complete: Annotated[bool, Option("--complete", help="First compute what the app shows on demand.")] = False,
 ) -> Answer:
     """Write a study to one file, to open read-only.
 
     `ifguide app FILE` opens it. It holds texts, scores, selections and completions, but no weights and no tokenizer.
+    The app offers only what the file holds. `--complete` computes, if it is missing: explanations of the best-ranked
+    documents and of the queries, the layers of the models, the map, and the token probabilities of Overview's pair.
     """
     from ifguide.study.sharing.packed import pack_study
 
-    path = pack_study(open_study(name), out or Path(f"{name}.ifguide"))
+    study = open_study(name)
+    if complete:
+        from ifguide.study.analysis.complete import complete_study
+        from ifguide.ui.results.pins import pinned_pair
+
+        pair = pinned_pair(study, study.samples)
+        with follow_run("pack") as progress:
+            complete_study(study, [(pair["index"], pair["models"])] if pair else [], progress)
+    path = pack_study(study, out or Path(f"{name}.ifguide"))
     return _wrote(name, path)
 
 
@@ -232,4 +295,4 @@ def _wrote(name: str, path: Path) -> Answer:
     return Answer({"study": name, "file": str(path), "bytes": size}, f"wrote {path} ({size:,} bytes)")
 
 
-COMMANDS = (explain, map_documents, mechanism, pack, rank, reliability, report)
+COMMANDS = (explain, map_documents, mechanism, pack, rank, reliability, report, trace)

@@ -79,6 +79,11 @@ def main() -> None:
             os._exit(2)  # not sys.exit, which would flush into a pipe that may be closed
         message, context = error.format_message(), getattr(error, "ctx", None)
         _fail(f"{message} (see `{context.command_path} --help`)" if context else message)
+    finally:
+        if "IFGUIDE_STATUS_FILE" in os.environ:  # this is a job
+            from ifguide.runtime.jobs import pass_on
+
+            pass_on()
 
 
 def _fail(message: str) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import EvaluateConfig
+from ifguide.data.word_index import WordIndex
 from ifguide.errors import IFGuideError, InputError, explain_system_error
 from ifguide.evaluation.toxic_spans import find_toxic_spans
 from ifguide.evaluation.toxicity import ToxicityScorer
@@ -29,6 +30,7 @@ from ifguide.serving.preview import Preview
 from ifguide.storage import artifacts
 from ifguide.storage.peak_memory import free_memory
 from ifguide.study.analysis.likelihood import compute_likelihoods
+from ifguide.study.analysis.trace import Answer, Tracer, choose_candidates, describe_traced, noise_floor, word_index
 from ifguide.study.lineage import Unit, weights_unit
 from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.reading import Study
@@ -63,7 +65,10 @@ class Request:
     """Seeds the completion's random numbers."""
     choice: dict = field(default_factory=dict)
     """Settings of a selection, as of `preview_selection`, to edit the base model against and to measure; empty: one of
-    the other two."""
+    the others."""
+    trace: dict = field(default_factory=dict)
+    """An answer, the fields of `ifguide.study.analysis.trace.Answer`, whose training documents are looked for; empty:
+    one of the others."""
     settings: dict = field(default_factory=dict)
     """Settings of `EvaluateConfig` that differ from the study's."""
     state: str = "waiting"
@@ -74,7 +79,8 @@ class Request:
     """What a preview measured, see `ifguide.serving.preview.Preview.measure`."""
     cells: list[dict] = field(default_factory=list)
     """For each model, its completion's `text` so far, `toxicity`, toxic `spans`, and whether it has `ended`. A growing
-    text ends with a whole word and is never newer than its spans, so that the app can veil it."""
+    text ends with a whole word and is never newer than its spans, so that the app can veil it. Of a trace: the
+    documents scored so far, see `describe_traced`, the best first."""
     read: float = field(default_factory=time.monotonic)
     """When somebody last asked about it."""
 
@@ -109,6 +115,13 @@ class Models:
         return self._get(
             (study.root, *made_of), study, lambda: Preview.open(study), 12 * facts.parameters if facts else 0
         )
+
+    def tracer(self, study: Study) -> tuple[Tracer, WordIndex]:
+        """The base model with its curvature, to trace answers with, and the words of its corpus."""
+        made_of = [artifacts.digest_of(study.manifest(Unit(stage))) for stage in ("corpus", "model", "factors")]
+        facts = known_facts(study)
+        key, needed = (study.root, "trace", *made_of), 12 * facts.parameters if facts else 0
+        return self._get(key, study, lambda: (Tracer.open(study), word_index(study)), needed)
 
     def scorer(self, study: Study) -> ToxicityScorer:
         spec = study.config.evaluate.scorer
@@ -175,7 +188,10 @@ class Worker:
         while request := self._next():
             try:
                 study = Study.open(Path(request.study).name, Path(request.study).parent)
-                work = self._preview if request.choice else self._complete if request.prompt else self._read_tokens
+                if request.trace:
+                    work = self._trace
+                else:
+                    work = self._preview if request.choice else self._complete if request.prompt else self._read_tokens
                 work(study, request)
                 self._move(request, "done")
             except Cancelled:
@@ -241,6 +257,23 @@ class Worker:
 
         mask = np.asarray(preview_selection(study, request.choice).mask)
         request.figures = preview.measure(mask, edit_recipe(study.config, DEFAULT, {}), report)
+
+    def _trace(self, study: Study, request: Request) -> None:
+        """Score the documents that may have taught an answer; the reader sees them as they come."""
+        if not self._move(request, "loading", BASE):
+            return
+        tracer, index = self.models.tracer(study)
+        span = request.trace.get("span")
+        answer = Answer(**request.trace | {"span": tuple(span) if span else None})
+        candidates, traced = choose_candidates(study, answer, index), []
+        direction = tracer.direction(answer)
+        for part in tracer.trace(direction, candidates):
+            traced += part
+            best = sorted(traced, key=lambda one: -one.total)
+            request.cells = [describe_traced(study, one) for one in best]
+            request.figures = {"noise": noise_floor(traced)}
+            if not self._move(request, "running", f"documents {len(traced)} {len(candidates)}"):
+                return
 
     def _read_tokens(self, study: Study, request: Request) -> None:
         """Compute token probabilities, which are stored in the study."""

@@ -214,11 +214,13 @@ def _build_locked(
     processes = distributed.current()
     keep_freed_memory()
     processes.decide(lambda: _prepare(study, units, freshness))
-    for number, unit in enumerate(units):
+    for unit in units:
         if not processes.decide(functools.partial(_is_due, study, unit, freshness, unit in forced)):
             continue
         started = time.monotonic()
-        progress.begin_stage(str(unit), number, len(units))
+        parts = [other for other in units if other.stage == unit.stage]
+        place = [*STAGES].index(unit.stage if unit.stage in STAGES else "index")  # which reads other scores
+        progress.begin_stage(str(unit), place, len(STAGES), parts.index(unit), len(parts))
         _build_unit(study, unit, progress, freshness)
         freshness.renew(unit)
         progress.end_stage(time.monotonic() - started)

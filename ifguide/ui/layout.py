@@ -154,10 +154,10 @@ def open_document(loaded: Loaded, id: str) -> None:
     st.switch_page("pages/documents.py", query_params={"study": loaded.name, "doc": id})
 
 
-def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = None) -> slice:
+def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = None, keys: bool = False) -> slice:
     """Previous and Next buttons; the page number is in the address as `key`. Returns the slice of items to show. `noun`
     is plural, or singular for one item a page. When `of`, which the items depend on, changes, the first page is
-    shown."""
+    shown. With `keys`, j and k turn the pages."""
     if st.session_state.get(f"{key}_of", of) != of:
         turn_to(key, 1)
     st.session_state[f"{key}_of"] = of
@@ -166,9 +166,10 @@ def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = N
     at = int(linked) if linked.isdecimal() and len(linked) < 9 else st.session_state.get(f"{key}_at", 1)
     current = min(max(1, at), n_pages)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        back = st.button("Previous", key=f"{key}_back", icon=":material/chevron_left:", disabled=current <= 1)
+        (k, j), icon = ("k", "j") if keys else (None, None), ":material/chevron_left:"
+        back = st.button("Previous", key=f"{key}_back", icon=icon, disabled=current <= 1, shortcut=k)
         last, icon = current >= n_pages, ":material/chevron_right:"
-        forward = st.button("Next", key=f"{key}_forward", icon=icon, icon_position="right", disabled=last)
+        forward = st.button("Next", key=f"{key}_forward", icon=icon, icon_position="right", disabled=last, shortcut=j)
         place = st.empty()
     if back or forward:
         turn_to(key, current + (1 if forward else -1))

@@ -4,7 +4,9 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import signal
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -15,7 +17,7 @@ from typer.testing import CliRunner
 
 from ifguide.cli.main import app
 from ifguide.errors import InputError, StaleError, describe_error
-from ifguide.runtime.jobs import start_job
+from ifguide.runtime.jobs import enqueue_job
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage.lock import RECORD
 from ifguide.study.analysis.document_map import read_map
@@ -58,18 +60,41 @@ def test_the_showcase_knows_the_model_that_it_was_recorded_with(tmp_path):
     assert known_facts(Study.open(name, tmp_path)).family == "LlamaForCausalLM"
 
 
+def test_the_showcase_is_made_whole_and_beside_the_recorded_one():
+    make = ["make", "-n", "-o", "smollm2", "showcase", "CACHE=there"]
+    done = subprocess.run(make, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    commands = re.findall(r"(\S+) \S+ -m ifguide (\w+) showcase(.*)", done.stdout)
+    assert [command for _, command, _ in commands] == ["new", "run", "pack"]
+    assert {place for place, _, _ in commands} == {"IFGUIDE_CACHE=there/recording"}
+    assert commands[-1][2].startswith(" --complete")
+
+
 def test_a_packed_study_is_only_read(packed, tmp_path):
     name = unpack_study(packed[1], tmp_path / "theirs")
     root = tmp_path / "theirs" / name
-    for change in (
-        lambda: start_job(name, ["run", name], root.parent),
-        lambda: VerdictLog(root).decide(Target("doc-000"), "toxic"),
-    ):
-        with pytest.raises(InputError, match="read-only"):
-            change()
+    with pytest.raises(InputError, match="read-only"):
+        enqueue_job(name, ["run", name], root.parent)
     assert (
         "read-only" in CliRunner(env={"IFGUIDE_CACHE": str(root.parent)}).invoke(app, ["run", name]).exception.args[0]
     )
+
+
+def test_verdicts_on_a_packed_study_are_kept_beside_it(tmp_path):
+    study = write_study(tmp_path / "mine")
+    VerdictLog(study.root).decide(Target("doc-000"), "toxic", by="ann")
+    file, cache = pack_study(study, tmp_path / "fake.ifguide"), tmp_path / "theirs"
+    root = cache / unpack_study(file, cache)
+    before = (root / "verdicts.jsonl").read_bytes()
+    log = VerdictLog(root)
+    log.decide(Target("doc-000"), "fine", by="ben")
+    log.decide(Target("doc-001"), "fine", by="ben")
+    assert log.undo("ben") == Target("doc-001") and log.undo("ann") is None, "what was recorded is not undone"
+    unpack_study(file, cache)
+    assert (root / "verdicts.jsonl").read_bytes() == before and list_studies(cache) == [root.name]
+    again = VerdictLog(root)
+    assert again.opinions(Target("doc-000")) == {"ann": ("toxic", ""), "ben": ("fine", "")}
+    assert again.disputed() == {"doc-000"} and not again.opinions(Target("doc-001"))
+    assert again.path == cache / "fake.verdicts.jsonl"
 
 
 def test_what_is_no_packed_study_is_refused_and_leaves_nothing(packed, tmp_path):

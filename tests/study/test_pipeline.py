@@ -329,7 +329,7 @@ class TestBuildingAgain:
         with study_lock(study.root), pytest.raises(BusyError, match="study 'tiny' is in use"):
             run_study(study)
 
-    def test_progress_names_every_stage_and_reaches_its_end(self, tmp_path):
+    def test_progress_names_every_stage_by_its_number_in_the_table_and_reaches_its_end(self, tmp_path):
         seen = []
 
         class Record:
@@ -347,7 +347,7 @@ class TestBuildingAgain:
 
         study = make("qwen2", tmp_path, tmp_path / "inputs")
         run_study(study, until="scores", progress=Progress([Record()]))
-        assert [entry[:3] for entry in seen] == [(name, i, 6) for i, name in enumerate(list(STAGES)[:6])]
+        assert [entry[:3] for entry in seen] == [(name, i, len(STAGES)) for i, name in enumerate(list(STAGES)[:6])]
         totals = {name: (done, total) for name, _, _, done, total in seen}
         assert totals["corpus"] == (12, 12)
         n_tokens = study.corpus().n_tokens

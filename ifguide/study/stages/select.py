@@ -3,7 +3,7 @@ and deleted."""
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -252,9 +252,23 @@ def save_mask(study: Study, name: str, path: str) -> Selection:
     mask = _mark(study, lambda part: marks[0, part] > 0)
     if not mask.any():
         raise InputError(f"{path} marks no selectable token; first tokens, and those not trained on, have no score")
+    return _save_marked(study, name, mask, matched=matched)
+
+
+def save_documents(study: Study, name: str, documents: Iterable[int]) -> Selection:
+    """Save all tokens of some documents, by their numbers, as a selection. A ConfigError: a bad name."""
+    _check_new_name(name)
+    corpus, mask = study.corpus(), _new_mask(study)
+    for document in documents:
+        part = slice(int(corpus.offsets[document]), int(corpus.offsets[document + 1]))
+        mask[part] = corpus.valid_parts[part]
+    return _save_marked(study, name, mask)
+
+
+def _save_marked(study: Study, name: str, mask: np.ndarray, **notes) -> Selection:
     inputs = inputs_of(study, Unit("selection", name), [Unit("corpus")])
     made = _from_mask(study, name, "mask", mask)
-    made.settings["matched"] = matched
+    made.settings.update(notes)
     return _save(study, made, inputs, {"kind": "mask"})
 
 

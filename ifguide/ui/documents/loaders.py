@@ -36,9 +36,9 @@ def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
         " once.",
         icon=":material/hourglass_empty:",
     )
-    if job_panel.show_job(loaded.study.root):
-        st.stop()
-    if st.button("List the documents", type="primary", icon=":material/play_arrow:"):
+    job_panel.show_job(loaded.study.root)
+    pending = job_panel.is_pending(loaded.study.root, "documents")
+    if not pending and st.button("List the documents", type="primary", icon=":material/play_arrow:"):
         job_panel.start(loaded.study.root, ["documents", loaded.name])
     st.stop()
 
@@ -106,11 +106,14 @@ def marked_words(loaded: Loaded) -> frozenset[str]:
 def filter_verdicts(
     criteria: DocumentFilter, kept: Sequence[str], log: VerdictLog, store: DocumentStore
 ) -> DocumentFilter:
-    """The same filter, limited to documents with one of some verdicts; `none` stands for no verdict."""
+    """The same filter, limited to documents with one of some verdicts; `none` stands for no verdict, `disputed` for
+    reviewers who disagree."""
     if not kept:
         return criteria
     verdicts, without = log.of_documents(reviewer()), "none" in kept
-    numbers = store.numbers(id for id, verdict in verdicts.items() if (verdict in kept) != without)
+    disputed = log.disputed() if "disputed" in kept else set()
+    passes = {id: verdicts.get(id) in kept or id in disputed for id in {*verdicts, *disputed}}
+    numbers = store.numbers(id for id, passed in passes.items() if passed != without)
     chosen = tuple(sorted(numbers.values()))
     return replace(criteria, without=chosen) if without else replace(criteria, only=chosen)
 

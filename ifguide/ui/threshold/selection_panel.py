@@ -11,7 +11,6 @@ from typing import Literal
 import streamlit as st
 
 from ifguide.config.attributions import describe_kind
-from ifguide.runtime.jobs import active_job
 from ifguide.storage import artifacts
 from ifguide.storage.lock import read_record
 from ifguide.study.freshness import unit_state
@@ -28,7 +27,7 @@ from ifguide.ui.threshold.tuning import Tuning
 
 TRAIN_HELP = (
     "Saves the selection if it is not saved, trains a new model against these tokens, lets it complete the prompts and"
-    " rates the answers. It runs in the background; you can close this page."
+    " rates the answers. It runs in the background, after the jobs that wait already; you can close this page."
 )
 RECORDED = "A recorded study is read-only: save and train in a study built here."
 EMPTY = "The selection holds no token, so there is nothing to train without: lower its threshold."
@@ -55,7 +54,10 @@ Keep = Callable[[Loaded, str, Tuning], None]
 def show_bar(loaded: Loaded, settings: dict, keep: Keep, steps: dict[str, Callable[[], None] | None]) -> None:
     """The bar at the bottom, which undoes changes, saves the current selection (of `settings`) and trains against it.
     `steps` are what Undo and Reset do, None if there is nothing to undo."""
-    with st.container(key="actions", horizontal=True, vertical_alignment="center", gap="small"):
+    bar = st.container(key="actions", gap="small")
+    with bar:
+        job_panel.show_job(loaded.study.root, brief=True)
+    with bar, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         name = saved_as(loaded, settings)
         state = f"Saved as “{plain(selection_title(name))}”" if name else "Not saved"
         st.caption(st.session_state.pop("notice", None) or state, width="content")
@@ -125,9 +127,10 @@ def _ask_training(
         return
     seconds, recorded = training_seconds(study, name), read_record(study.root) is not None
     label = "Train" if seconds is None else f"Train ~{duration(seconds)}"
-    note = RECORDED if recorded else TRAIN_HELP if n_selected else EMPTY
-    off = recorded or not n_selected or active_job(study.root) is not None
+    pending = job_panel.is_pending(study.root, "evaluate", study.name, "--model", name or "")
     kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
+    note = RECORDED if recorded else TRAIN_HELP if n_selected else EMPTY
+    off = recorded or not n_selected or pending
     clicked = st.button(label, key, note, type=kind, icon=":material/model_training:", disabled=off)
     if clicked and (name := name or save()):
         job_panel.start(study.root, ["evaluate", study.name, "--model", name])

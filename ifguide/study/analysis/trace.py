@@ -1,0 +1,248 @@
+"""Trace an answer: which training documents made this very completion likelier, by influence, not by its words.
+
+The answer's own gradient through the study's curvature is one direction v = (F + dI)⁻¹ ∇CE(answer). A token's score is
+the derivative of its loss along v, as `own_loss` is along the direction of the queries; a document's is the sum of its
+tokens': positive where training on the document made the answer likelier. Candidates are scored, not the whole corpus:
+documents that read alike, the study's highest by score, and random ones, whose range is what chance gives.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ifguide.config.names import BASE, DEFAULT
+from ifguide.data.word_index import WordIndex, choose_documents
+from ifguide.errors import InputError
+from ifguide.storage.artifacts import read_manifest
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+from ifguide.study.stages import checkpoints
+from ifguide.study.stages.editing import load_base
+
+if TYPE_CHECKING:
+    from ifguide.influence.central import CentralDifference
+    from ifguide.models.layers import Layers, Matrices
+
+ALIKE, SCORE, RANDOM = "alike", "score", "random"
+"""Where a candidate comes from: it shares the answer's rare words, the study ranks it high, or chance."""
+CANDIDATES = {ALIKE: 80, SCORE: 80, RANDOM: 40}
+"""How many documents of each source are scored."""
+DOCUMENTS_AT_ONCE = 8
+"""Documents scored together; the reader sees them as soon as they are."""
+LOSS_STEP = 0.02
+"""Root mean square change of a token's loss, in nats, that the finite difference steps by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What is traced."""
+
+    prompt: str
+    completion: str
+    span: tuple[int, int] | None = None
+    """Characters of the completion that count, such as one word; None: all."""
+    contrast: str = ""
+    """Another completion of the same prompt, whose gradient is subtracted; empty: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A document that may have taught the answer."""
+
+    document: int
+    """Its number in the corpus."""
+    sources: tuple[str, ...]
+    """Of `ALIKE`, `SCORE` and `RANDOM`, those that gave it."""
+    alike: float = 0.0
+    """Sum of the weights of the rare words that it shares with the answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traced:
+    """A candidate's influence on the answer."""
+
+    candidate: Candidate
+    scores: np.ndarray
+    """float32 (T,), of the document's tokens: positive where training on them made the answer likelier."""
+
+    @property
+    def total(self) -> float:
+        """The document's score, the sum of its tokens'."""
+        return float(self.scores.sum(dtype=np.float64))
+
+
+def recorded_answer(study: Study, prompt: str, model: str) -> str:
+    """The most toxic completion that a model gave to one of the evaluation's prompts. An InputError: it was not asked
+    that prompt."""
+    samples = study.samples(model)
+    mine = samples[samples["prompt"] == prompt]
+    if not len(mine):
+        raise InputError(f"{model} was not asked this prompt; give the answer with --completion, or a recorded prompt")
+    return mine.loc[mine["toxicity"].idxmax(), "completion"]
+
+
+def find_part(completion: str, part: str) -> tuple[int, int]:
+    """Where a part of a completion first is, [start, stop) in characters. An InputError: it is not there."""
+    start = completion.find(part)
+    if start < 0:
+        raise InputError(f"--word: {part!r} is not in the answer {completion!r}")
+    return start, start + len(part)
+
+
+def describe_traced(study: Study, one: Traced) -> dict:
+    """A traced document for JSON: its `document` (an id), `score`, `sources`, `alike` and its tokens' `scores`."""
+    candidate = one.candidate
+    return {
+        "document": study.corpus().document(candidate.document).id,
+        "score": one.total,
+        "sources": list(candidate.sources),
+        "alike": candidate.alike,
+        "scores": [round(float(score), 5) for score in one.scores],
+    }
+
+
+def word_index(study: Study) -> WordIndex:
+    """The words of the study's documents, of the best-ranked ones where the corpus is large."""
+    corpus = study.corpus()
+    return WordIndex(corpus.column("text"), choose_documents(corpus.offsets, _order(study)))
+
+
+def _order(study: Study) -> np.ndarray | None:
+    """The documents' numbers by the default selection's rank."""
+    return study.selection().order if DEFAULT in study.selection_names() else None
+
+
+def choose_candidates(
+    study: Study, answer: Answer, index: WordIndex, counts: Mapping[str, int] = CANDIDATES, seed: int = 0
+) -> list[Candidate]:
+    """The documents to score: the first of each source, then the second of each, and so on; no document twice. `seed`
+    draws the random ones."""
+    corpus, order = study.corpus(), _order(study)
+    near = index.nearest(answer.completion, n=counts[ALIKE], span=answer.span, order=order)[0]
+    alike = {match.document: match.score for match in near}
+    drawn = np.random.default_rng(seed).permutation(corpus.n_documents)[: counts[RANDOM]]
+    ranked = [] if order is None else order[: counts[SCORE]].tolist()
+    sources: dict[int, list[str]] = {}
+    for turn in itertools.zip_longest(list(alike), ranked, drawn.tolist()):
+        for source, document in zip((ALIKE, SCORE, RANDOM), turn, strict=True):
+            if document is not None:
+                sources.setdefault(document, []).append(source)
+    return [
+        Candidate(document=document, sources=tuple(names), alike=alike.get(document, 0.0))
+        for document, names in sources.items()
+    ]
+
+
+@dataclass(kw_only=True)
+class Tracer:
+    """A study's model with its curvature, ready to trace one answer after the other."""
+
+    study: Study
+    model: Any = field(repr=False)
+    modules: "Layers" = field(repr=False)
+    """The model's tracked layers."""
+    device: Any
+    factors: Any = field(repr=False)
+    """EK-FAC factors by layer; None for the identity."""
+
+    @classmethod
+    def open(cls, study: Study, at: str = BASE) -> "Tracer":
+        """Load the finished base model, with its own curvature where an edit has fitted it and else the last scoring
+        checkpoint's; or, by its name, a scoring checkpoint with its own. A StaleError: a model or factors are
+        missing."""
+        fitted = study.folder(Unit("curvature", "final"))
+        model, modules, device = load_base(study) if at == BASE else checkpoints.load_checkpoint(study, at)
+        if at == BASE and read_manifest(fitted):
+            factors = checkpoints.StoredFactors(fitted / checkpoints.FACTORS, str(device)) or None
+        else:
+            study.manifest(Unit("factors"))
+            checkpoint = study.checkpoint_names()[-1] if at == BASE else at
+            factors = checkpoints.read_factors(study, checkpoint, str(device))
+        return cls(study=study, model=model, modules=modules, device=device, factors=factors)
+
+    def direction(self, answer: Answer) -> "Matrices":
+        """v of an answer, (O, I) a layer: moving the weights along -v makes it likelier, and the contrast less. An
+        InputError: no token of the answer counts."""
+        from ifguide.influence.direction import differential_direction, query_gradient
+
+        def gradient(completion: str, span: tuple[int, int] | None = None) -> "Matrices":
+            return query_gradient(self.model, self.modules, [self._encode(answer.prompt, completion, span)])
+
+        own = gradient(answer.completion, answer.span)
+        other = gradient(answer.contrast) if answer.contrast else None
+        config = self.study.config.direction
+        return differential_direction(own, other, self.factors, config.damping, config.damping_unit)
+
+    def _encode(self, prompt: str, completion: str, span: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids int64 (T,) and which of them count, bool (T,)."""
+        from ifguide.data.queries import encode_pairs
+        from ifguide.data.tokenizing import tokenize
+
+        layout, tokenizer = checkpoints.read_layout(self.study), checkpoints.study_tokenizer(self.study)
+        [(ids, counted)] = encode_pairs([(prompt, completion)], tokenizer, layout["max_length"], layout["bos"])
+        if span is not None:
+            [text] = tokenize(tokenizer, [prompt + completion])
+            first, last = (len(prompt) + place for place in span)
+            overlaps = (text.char_end > first) & (text.char_start < last)
+            n_shared = min(len(ids), len(overlaps))  # a long prompt has lost its beginning; before it may be a BOS
+            counted = counted.copy()
+            counted[: len(ids) - n_shared] = False
+            counted[len(ids) - n_shared :] &= overlaps[len(overlaps) - n_shared :]
+            if not counted.any():
+                raise InputError(f"trace: no token of the answer is in its characters {span[0]} to {span[1]}")
+        return ids, counted
+
+    def trace(self, direction: "Matrices", candidates: Sequence[Candidate]) -> Iterator[list[Traced]]:
+        """Score candidates in their order, `DOCUMENTS_AT_ONCE` at a time. A caller that asks no more stops the work."""
+        from ifguide.influence.central import CentralDifference
+
+        step = self._step(direction, candidates)
+        scorer = CentralDifference(self.model, self.modules, direction, step)
+        for first in range(0, len(candidates), DOCUMENTS_AT_ONCE):
+            part = candidates[first : first + DOCUMENTS_AT_ONCE]
+            scores = self._score([candidate.document for candidate in part], scorer)
+            yield [Traced(candidate=one, scores=values) for one, values in zip(part, scores, strict=True)]
+
+    def _step(self, direction: "Matrices", candidates: Sequence[Candidate]) -> float:
+        """The multiple of v that changes the losses of a few candidates by `LOSS_STEP`."""
+        from ifguide.influence.central import CentralDifference
+
+        length = sum(float(v.square().sum()) for v in direction.values()) ** 0.5
+        step = LOSS_STEP / length if length else 1.0
+        for _ in range(2):
+            scorer = CentralDifference(self.model, self.modules, direction, step)
+            values = np.concatenate(self._score([one.document for one in candidates[:4]], scorer)).astype(np.float64)
+            if not values.any():
+                break
+            step = LOSS_STEP / float(np.sqrt(np.mean(np.square(values[values != 0]))))
+        return step
+
+    def _score(self, documents: Sequence[int], scorer: "CentralDifference") -> list[np.ndarray]:
+        """float32 (T,) of each document's tokens, 0 where nothing counts."""
+        from ifguide.influence.batches import make_batches
+
+        corpus = self.study.corpus()
+        spans = {d: slice(int(corpus.offsets[d]), int(corpus.offsets[d + 1])) for d in documents}
+        sequences = checkpoints.corpus_sequences(self.study, chosen=np.asarray(documents))
+        places, values = [], []
+        for batch in make_batches(sequences, self.study.config.compute.tokens_per_batch):
+            counted = batch.counted
+            places.append(batch.target_index[counted].numpy())
+            scores, _ = scorer.scores(batch.to(self.device))
+            values.append(scores.float().cpu()[counted].numpy())
+        result = {d: np.zeros(span.stop - span.start, np.float32) for d, span in spans.items()}
+        if places:
+            at, value = np.concatenate(places), np.concatenate(values)
+            for d, span in spans.items():
+                inside = (at >= span.start) & (at < span.stop)
+                result[d][at[inside] - span.start] = value[inside]
+        return [result[d] for d in documents]
+
+
+def noise_floor(traced: Sequence[Traced]) -> tuple[float, float]:
+    """The range of the random documents' scores; (0, 0) without any."""
+    totals = [one.total for one in traced if RANDOM in one.candidate.sources] or [0.0]
+    return min(totals), max(totals)
