@@ -151,7 +151,7 @@ class Measured:
         """Seconds of some steps with all these rows in each."""
         from ifguide.training.train import train_model
 
-        once = {"batch_size": len(rows), "gradient_accumulation": 1, "checkpoint_steps": (), "save_steps": 0}
+        once: dict = {"batch_size": len(rows), "gradient_accumulation": 1, "checkpoint_steps": (), "save_steps": 0}
         few = dataclasses.replace(self.config.training, max_steps=steps, **once)
         with tempfile.TemporaryDirectory() as folder:
             return train_model(self.model, None, rows, few, None, Path(folder)).seconds
