@@ -74,8 +74,8 @@ def show_bar(loaded: Loaded, settings: dict, keep: Keep, steps: dict[str, Callab
             save = st.form_submit_button("Save", note, icon=":material/save:", disabled=recorded)
             if save and _save(loaded, settings, typed.strip() or usual, keep):
                 st.rerun()
-        n_selected, save_first = loaded.resolved(settings).n_selected, partial(_save, loaded, settings, usual, keep)
-        _ask_training(loaded, name, n_selected, "train", save_first, primary=True)
+        size, save_first = loaded.resolved(settings).n_selected, partial(_save, loaded, settings, usual, keep)
+        _ask_training(loaded, name, size, "train", save_first, primary=True)
 
 
 def saved_as(loaded: Loaded, settings: dict) -> str | None:
@@ -110,16 +110,10 @@ def _save(loaded: Loaded, settings: dict, name: str, keep: Keep) -> str | None:
 
 
 def _ask_training(
-    loaded: Loaded,
-    name: str | None,
-    n_selected: int,
-    key: str,
-    save: Callable[[], str | None],
-    *,
-    primary: bool = False,
+    loaded: Loaded, name: str | None, size: int, key: str, save: Callable[[], str | None], *, primary: bool = False
 ) -> None:
-    """A button that trains against a selection, which `save` saves first if it has no name, or a link to the result.
-    It is off for a selection of no token."""
+    """A button that trains against a selection of `size` tokens, off without any, or a link to the result. `save` saves
+    it first if it has no name."""
     study = loaded.study
     if name and unit_state(study, Unit("evaluate", name)).state == "fresh":
         query = {"study": study.name, "models": f"base,{name}"}
@@ -129,8 +123,8 @@ def _ask_training(
     label = "Train" if seconds is None else f"Train ~{duration(seconds)}"
     pending = job_panel.is_pending(study.root, "evaluate", study.name, "--model", name or "")
     kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
-    note = RECORDED if recorded else TRAIN_HELP if n_selected else EMPTY
-    off = recorded or not n_selected or pending
+    note = RECORDED if recorded else TRAIN_HELP if size else EMPTY
+    off = recorded or not size or pending
     clicked = st.button(label, key, note, type=kind, icon=":material/model_training:", disabled=off)
     if clicked and (name := name or save()):
         job_panel.start(study.root, ["evaluate", study.name, "--model", name])
