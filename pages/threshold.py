@@ -20,7 +20,7 @@ from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.documents.loaders import open_log, reviewer
 from ifguide.ui.format import count, count_of, plain, score
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded, remembered
-from ifguide.ui.threshold import blind_audit, board, map_panel, overlap_panel, selection_panel
+from ifguide.ui.threshold import blind_audit, board, map_panel, overlap_panel, preview_strip, selection_panel
 from ifguide.ui.threshold import tables as selection_tables
 from ifguide.ui.threshold.tuning import CONTROLS, Tuning, apply_choice, read_address, write_address
 
@@ -82,8 +82,10 @@ def keep_tuning(loaded: Loaded, kind: str, tuning: Tuning, *, undone: bool = Fal
     above = loaded.resolved(tuning.settings(kind)).n_above  # fewer than asked for if scores tie
     tuning = dataclasses.replace(tuning, tokens_above=above)
     before = st.session_state["tuning"][1]
-    if not undone and before.settings(kind) != tuning.settings(kind):
-        st.session_state["undo"].append(before)
+    if before.settings(kind) != tuning.settings(kind):
+        preview_strip.want_preview()
+        if not undone:
+            st.session_state["undo"].append(before)
     st.session_state["tuning"] = (loaded.name, tuning)
     written = {**write_address(tuning, default_tuning(loaded, kind)), "study": loaded.name}
     changes: dict = {
@@ -186,6 +188,15 @@ def show_board(view: View, audit: dict) -> None:
     components.threshold_board(payload, key="board", on_choice=partial(apply_board_choice, loaded, kind))
 
 
+def show_outcome(view: View) -> None:
+    """What the base model answers without the selected tokens."""
+    with st.container(border=True, key="strip"):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.markdown("**Preview: edited, not retrained**", help=preview_strip.ABOUT, width="content")
+            budget = preview_strip.ask_budget(view.loaded)
+        preview_strip.show_strip(view.loaded, view.settings, view.exact.n_selected, budget)
+
+
 def show_map(view: View) -> None:
     marked, what = view.exact.taken > 0, "selected tokens"
     if brushed := view.brushed():
@@ -276,7 +287,8 @@ def tune(loaded: Loaded) -> None:
         audit = update_audit(loaded, kind, tuning)
         show_board(view, audit)
         job_panel.show_job(loaded.study.root)
-        if not audit["open"]:  # the tables would give away which words are selected
+        if not audit["open"]:  # what follows would give away which words are selected
+            show_outcome(view)
             parts = (show_documents, show_map, show_words, show_sources, show_saved)
             for tab, show in zip(st.tabs(PARTS, key="part", bind="query-params"), parts, strict=True):
                 if tab.open:

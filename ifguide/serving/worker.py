@@ -65,7 +65,7 @@ class Request:
     """Settings of a selection, as of `preview_selection`, to edit the base model against and to measure; empty: one of
     the other two."""
     settings: dict = field(default_factory=dict)
-    """Settings of `EvaluateConfig` that differ from the study's."""
+    """Settings of `EvaluateConfig` that differ from the study's; for a preview, of the edit."""
     state: str = "waiting"
     """`waiting`, `loading`, `running`, or one of `ENDED`."""
     message: str = ""
@@ -240,7 +240,7 @@ class Worker:
                 raise Cancelled
 
         mask = np.asarray(preview_selection(study, request.choice).mask)
-        request.figures = preview.measure(mask, edit_recipe(study.config, DEFAULT, {}), report)
+        request.figures = preview.measure(mask, edit_recipe(study.config, DEFAULT, request.settings), report)
 
     def _read_tokens(self, study: Study, request: Request) -> None:
         """Compute token probabilities, which are stored in the study."""

@@ -10,11 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from ifguide.selection.verdicts import VerdictLog
+from ifguide.study.lineage import Unit
+from ifguide.study.pipeline import build
 from ifguide.study.reading import Study
 from ifguide.study.stages.select import open_index
 from tests.app.fake_study import HOSTILE_ID, INSULTS, write_study
 from tests.browser.conftest import needs_browser
-from tests.browser.running_app import serve_app, wait_until_still
+from tests.browser.running_app import FORKING, serve_app, wait_until_still
+from tests.tiny_study import build_to_edit
 
 pytestmark = needs_browser
 
@@ -366,6 +369,26 @@ def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
     page.get_by_role("button", name="Delete permanently").click()
     page.get_by_text("Deleted “fewer”").wait_for()
     assert "fewer" not in Study.open("fake", cache).selection_names()
+
+
+def test_a_release_previews_the_edit_and_another_choice_drops_it(page, tmp_path):
+    study = build_to_edit(tmp_path)
+    build(study, [Unit("index")])
+    with serve_app(study.root.parent, FORKING) as running:
+        visit(page, f"{running}/threshold?above=20")
+        assert page.get_by_role("button", name="Preview this selection").is_enabled()
+        drag(page, -30)
+        page.mouse.up()
+        table = page.get_by_role("table", name="Preview: base model and edited model")
+        table.wait_for()
+        settle(page)
+        assert selected(page) > 20 and f"without {selected(page)} tokens" in table.inner_text()
+        assert (
+            page.locator(".st-key-strip .ring:visible").count() == 2
+        )  # the edited model in the table and beside its answers
+        type_in(page, page.get_by_label("Token count"), "12")
+        assert table.count() == 0 or "without 12 tokens" in table.inner_text()
+        table.filter(has_text="without 12 tokens").wait_for()
 
 
 def test_tokens_are_judged_blind_by_the_keyboard_and_give_a_curve(page, own_cache):

@@ -1,0 +1,88 @@
+"""The strip of the Threshold page: what it asks the models' process, what it shows, and what it drops."""
+
+import pytest
+
+from ifguide.errors import ProcessError
+from ifguide.study.lineage import Unit
+from ifguide.study.reading import Study
+from ifguide.study.sharing.packed import pack_study, unpack_study
+from ifguide.ui.threshold import preview_strip
+from tests.app.conftest import shown_text
+from tests.app.fake_study import write_study
+
+
+def answer(**changes) -> dict:
+    """A finished preview of two prompts with two draws each."""
+    bounds = {"emt": 0.2, "emt_low": 0.1, "emt_high": 0.3, "tp": 0.25, "tp_low": 0.05, "tp_high": 0.6}
+    text = {"prompt": "Number 0", "completion": " a **friend**", "toxicity": 0.1, "toxic_spans": []}
+    samples = [text | {"prompt_index": p, "sample_index": k} for p in range(2) for k in range(2)]
+    figures = bounds | {"n_tokens": 37, "strength": 0.01, "rise": 0.008, "base": bounds, "samples": samples}
+    return {"state": "done", "figures": figures | changes}
+
+
+def preview(app):
+    return app.button(key="preview").click().run()
+
+
+def test_the_choice_in_view_is_asked_about_and_its_answer_shown_as_edited(open_app, cache, use_worker):
+    worker = use_worker({"state": "running", "message": "completions 3 8"}, answer())
+    app = open_app(cache, "threshold", above="37", rise="2.0")
+    assert not worker.asked  # a link alone starts nothing
+    preview(app)
+    assert not app.exception and not app.error
+    (asked,) = worker.asked
+    assert asked["choice"] == {"attribution": "own_loss", "tokens_above": 37, "window": 0, "max_tokens": 0}
+    assert asked["settings"] == {"perplexity_budget": 0.02}
+    app.run()
+    assert app.session_state["previewed"]["state"] == "done"
+    assert "Edited, not retrained: 2 prompts." in shown_text(app)
+    assert not [b for b in app.button if b.key == "preview"]
+
+
+def test_the_edited_models_row_has_a_ring_and_its_own_words():
+    _, (base, edited) = preview_strip._table(answer()["figures"])
+    assert base["cells"][0][3] is False and edited["cells"][0][3] is True  # filled, ring
+    assert edited["cells"][0][1] == "without 37 tokens"
+    assert [cell[0] for cell in edited["cells"][1:]] == ["25%", "0.20", "+0.8%"] and base["cells"][3][0] == "–"
+
+
+def test_an_answer_to_another_choice_is_dropped_and_its_request_ends(open_app, cache, use_worker):
+    worker = use_worker({"state": "running", "message": "batches 1 3"})
+    app = preview(open_app(cache, "threshold", above="37"))
+    assert len(worker.asked) == 1 and app.session_state["previewed"]["state"] == "running"
+    app.query_params["above"] = "41"
+    app.run()
+    assert worker.cancelled == ["1.1"] and app.session_state["previewed"] == {}
+    assert "Each release of a control computes it" in shown_text(app)
+    app.session_state["preview_wanted"] = True  # a release
+    app.run()
+    assert worker.asked[-1]["choice"]["tokens_above"] == 41
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        ({"state": "failed", "message": "a model needs 9 GB of *memory*"}, "A model needs 9 GB of *memory*."),
+        (ProcessError("the models' process crashed; run again"), "The models' process crashed; run again."),
+    ],
+)
+def test_what_went_wrong_is_said_and_can_be_tried_again(open_app, cache, use_worker, ending, said):
+    worker = use_worker(ending, ending)
+    app = preview(open_app(cache, "threshold"))
+    app.run()
+    assert said in shown_text(app)
+    assert app.button(key="preview").label == "Preview again"
+    preview(app)
+    assert len(worker.asked) == 2
+
+
+def test_without_its_models_a_study_says_why_there_is_no_preview(open_app, tmp_path, use_worker):
+    worker = use_worker(answer())
+    study = write_study(tmp_path / "cache")
+    pack_study(study, tmp_path / "fake.ifguide")
+    unpack_study(tmp_path / "fake.ifguide", tmp_path / "elsewhere")
+    app = open_app(tmp_path / "elsewhere", "threshold")
+    assert "recorded without its models" in shown_text(app) and not [b for b in app.button if b.key == "preview"]
+    (Study.open("fake", tmp_path / "cache").folder(Unit("model")) / "models.json").write_text("{")
+    text = shown_text(open_app(tmp_path / "cache", "threshold"))
+    assert "No preview is possible" in text and "ifguide run fake" in text and not worker.asked
