@@ -13,6 +13,7 @@ from ifguide.config.names import DEFAULT
 from ifguide.errors import InputError
 from ifguide.selection.index import Resolved
 from ifguide.storage.lock import read_record
+from ifguide.study.analysis.dose import rank_agreement
 from ifguide.study.analysis.reliability import KINDS, describe_reliability, read_reliability
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
@@ -27,6 +28,8 @@ from ifguide.ui.threshold.tuning import CONTROLS, Tuning, apply_choice, read_add
 PAGE_SIZE = 8
 ROWS_SHOWN = 12
 """Words and sources shown until the reader asks for all."""
+EFFECTS_UP_TO = 5_000_000
+"""With more tokens in the highest tenth, the influence of tokens by other scores is added up on release only."""
 PARTS = ["Affected documents", "Map", "Words", "Sources", "Saved & compare"]
 
 
@@ -42,7 +45,8 @@ def default_tuning(loaded: Loaded, kind: str) -> Tuning:
 
 @remembered(4)
 def board_parts(loaded: Loaded, kind: str) -> dict:
-    return board.board_parts(loaded.index(kind))
+    index, influence = loaded.index(kind), loaded.influence(kind)
+    return board.board_parts(index, influence if index.n_tail <= EFFECTS_UP_TO else None)
 
 
 def ask_attribution(loaded: Loaded) -> str:
@@ -165,7 +169,11 @@ def show_board(view: View, audit: dict) -> None:
     loaded, kind, tuning, exact, corpus = view.loaded, view.kind, view.tuning, view.exact, view.loaded.corpus()
     index, parts, scores = loaded.index(kind), board_parts(loaded, kind), loaded.scores(kind)
     own = None if view.chosen is None or audit["open"] else selection_tables.values_of(corpus, scores, view.chosen)
-    penalty, predicts = loaded.study.config.suppress.penalty, describe_kind(kind).curvature
+    influence, penalty = loaded.influence(kind), loaded.study.config.suppress.penalty
+    predicts = influence is not None or describe_kind(kind).curvature
+    result = board.exact_result(exact, st.session_state.get("board_seq", 0))
+    if influence is not None:
+        result["effect"] = index.total(exact, influence)
     payload = {
         **{key: parts[key] for key in ("unit", "lowest", "highest", "knots", "words")},
         "id": f"{loaded.name} {kind}",
@@ -178,12 +186,14 @@ def show_board(view: View, audit: dict) -> None:
         "low": tuning.low,
         "high": tuning.high,
         "inside": None if tuning.low is None else index.tokens_above(tuning.low) - index.tokens_above(tuning.high),
-        "exact": board.exact_result(exact, st.session_state.get("board_seq", 0)),
+        "exact": result,
         "rank": board.rank_line(exact),
         "marks": [] if own is None else board.document_marks(own),
         "boundary": board.boundary(corpus, index, scores, exact),
         "audit": audit,
-        "effect": board.effect_text(index.n_valid, penalty, predicts=predicts),
+        "effect": board.effect_text(
+            index.n_valid, penalty, predicts=predicts, agreement=rank_agreement(loaded.measured())
+        ),
     }
     components.threshold_board(payload, key="board", on_choice=partial(apply_board_choice, loaded, kind))
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import streamlit as st
 
+from ifguide.config.attributions import describe_kind
 from ifguide.config.names import DEFAULT
 from ifguide.data import words
 from ifguide.data.by_document import sum_by_document
@@ -23,6 +24,7 @@ from ifguide.errors import StaleError
 from ifguide.selection.index import Holding, Overlap, Resolved, ScoreIndex
 from ifguide.selection.saved import Selection
 from ifguide.study.analysis.comparison import Comparison, compare_variants
+from ifguide.study.analysis.dose import Measured, measured_points
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.reading import Study
@@ -86,6 +88,17 @@ class Loaded:
     @remembered(16)
     def saved_sums(self, kind: str, name: str) -> Holding:
         return self.index(kind).saved(self._mask(name))
+
+    def influence(self, kind: str) -> np.ndarray | None:
+        """Influence by own loss, whose sum estimates the effect of a selection by another kind of scores; None where
+        the kind is an influence itself, or where the study has none."""
+        own = not describe_kind(kind).curvature and self.study.has_scores("own_loss")
+        return self.scores("own_loss") if own else None
+
+    @remembered(4)
+    def measured(self) -> list[Measured]:
+        """Every measured model that was made against tokens above a threshold."""
+        return measured_points(self.study)
 
     @remembered(8)
     def overlap(self, kind: str, a: "str | dict", b: "str | dict") -> Overlap:

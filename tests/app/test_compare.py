@@ -4,7 +4,6 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
 from ifguide.errors import ProcessError
 from ifguide.evaluation.outcomes import Outcomes

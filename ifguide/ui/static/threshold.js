@@ -152,7 +152,7 @@ function makeBoard(root) {
     figures.precision.show(blind ? "–" : now.precision === null ? missing : now.precision.toFixed(3), blind ? "hidden in an audit" : "of selected are labelled");
     figures.recall.show(blind ? "–" : now.recall === null ? missing : now.recall.toFixed(3), blind ? "hidden in an audit" : "of labelled are selected");
     const change = now.effect === null ? null : data.effect.scale * now.effect;
-    if (!data.effect.predicts) figures.effect.show("–", "by influence only");
+    if (!data.effect.predicts) figures.effect.show("–", "no influence scores");
     else figures.effect.show(change === null ? null : scoreText(change), change === null ? "" : change > 0 ? "toxic completions less likely" : change < 0 ? "toxic completions likelier" : "no change");
     const place = (dot, y) => {
       dot.hidden = y === null || x < LEFT - 1 || x > board.width - RIGHT + 1;
