@@ -21,8 +21,18 @@ from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.documents.loaders import open_log, reviewer
 from ifguide.ui.format import count, count_of, plain, score
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded, remembered
-from ifguide.ui.threshold import blind_audit, board, map_panel, overlap_panel, preview_strip, selection_panel
+from ifguide.ui.results.dose import dose_parts
+from ifguide.ui.threshold import (
+    blind_audit,
+    board,
+    map_panel,
+    overlap_panel,
+    preview_strip,
+    selection_panel,
+    sweep_panel,
+)
 from ifguide.ui.threshold import tables as selection_tables
+from ifguide.ui.threshold.places import suggest
 from ifguide.ui.threshold.tuning import CONTROLS, Tuning, apply_choice, read_address, write_address
 
 PAGE_SIZE = 8
@@ -41,6 +51,12 @@ def default_tuning(loaded: Loaded, kind: str) -> Tuning:
         return Tuning.of(loaded.selection(DEFAULT).settings)  # its budget is smaller where it cuts no window
     above = loaded.index(kind).above_quantile(settings.quantile)
     return Tuning(tokens_above=above, window=settings.window, max_tokens=settings.max_tokens)
+
+
+@remembered(8)
+def upper_tail(loaded: Loaded, kind: str) -> int:
+    """How many tokens the scores' upper tail holds."""
+    return loaded.index(kind).above_quantile(0.0)
 
 
 @remembered(4)
@@ -165,7 +181,7 @@ class View:
         return low, high, words, self.loaded.in_range(self.kind, low, high)
 
 
-def show_board(view: View, audit: dict) -> None:
+def show_board(view: View, audit: dict, budget: float) -> None:
     loaded, kind, tuning, exact, corpus = view.loaded, view.kind, view.tuning, view.exact, view.loaded.corpus()
     index, parts, scores = loaded.index(kind), board_parts(loaded, kind), loaded.scores(kind)
     own = None if view.chosen is None or audit["open"] else selection_tables.values_of(corpus, scores, view.chosen)
@@ -174,6 +190,8 @@ def show_board(view: View, audit: dict) -> None:
     result = board.exact_result(exact, st.session_state.get("board_seq", 0))
     if influence is not None:
         result["effect"] = index.total(exact, influence)
+    measured = [] if audit["open"] else loaded.measured()
+    of_kind, tail = [point for point in measured if point.kind == kind], upper_tail(loaded, kind)
     payload = {
         **{key: parts[key] for key in ("unit", "lowest", "highest", "knots", "words")},
         "id": f"{loaded.name} {kind}",
@@ -191,20 +209,25 @@ def show_board(view: View, audit: dict) -> None:
         "marks": [] if own is None else board.document_marks(own),
         "boundary": board.boundary(corpus, index, scores, exact),
         "audit": audit,
-        "effect": board.effect_text(
-            index.n_valid, penalty, predicts=predicts, agreement=rank_agreement(loaded.measured())
-        ),
+        "kind": kind,
+        "outcome": preview_strip.outcome(),
+        "dose": dose_parts(measured),
+        "places": [] if audit["open"] else suggest(of_kind, parts["knots"], audit["rows"], tail, budget),
+        "effect": board.effect_text(index.n_valid, penalty, predicts=predicts, agreement=rank_agreement(measured)),
     }
     components.threshold_board(payload, key="board", on_choice=partial(apply_board_choice, loaded, kind))
 
 
-def show_outcome(view: View) -> None:
-    """What the base model answers without the selected tokens."""
+def show_outcome(view: View) -> float:
+    """What the base model answers without the selected tokens; returns how much perplexity may rise, as a share."""
     with st.container(border=True, key="strip"):
-        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             st.markdown("**Preview: edited, not retrained**", help=preview_strip.ABOUT, width="content")
+            st.space("stretch")
             budget = preview_strip.ask_budget(view.loaded)
+            sweep_panel.ask_sweep(view.loaded, view.kind, view.exact.n_above)
         preview_strip.show_strip(view.loaded, view.settings, view.exact.n_selected, budget)
+    return budget
 
 
 def show_map(view: View) -> None:
@@ -295,10 +318,14 @@ def tune(loaded: Loaded) -> None:
         tuning, chosen = current_tuning(loaded, kind), chosen_document(loaded)
         view = View(loaded, kind, tuning, loaded.resolved(tuning.settings(kind)), chosen)
         audit = update_audit(loaded, kind, tuning)
-        show_board(view, audit)
+        board_place = st.container()
         job_panel.show_job(loaded.study.root)
+        budget = loaded.study.config.suppress.perplexity_budget
         if not audit["open"]:  # what follows would give away which words are selected
-            show_outcome(view)
+            budget = show_outcome(view)
+        with board_place:
+            show_board(view, audit, budget)
+        if not audit["open"]:
             parts = (show_documents, show_map, show_words, show_sources, show_saved)
             for tab, show in zip(st.tabs(PARTS, key="part", bind="query-params"), parts, strict=True):
                 if tab.open:
@@ -310,7 +337,7 @@ def tune(loaded: Loaded) -> None:
             "Undo": (lambda: keep_tuning(loaded, kind, changes.pop(), undone=True)) if changes else None,
             "Reset": (lambda: keep_tuning(loaded, kind, default)) if changed else None,
         }
-        selection_panel.show_bar(loaded, view.settings, keep_tuning, steps)
+        selection_panel.show_bar(loaded, view.settings, budget, keep_tuning, steps)
 
 
 loaded = frame.open_page("Threshold", wide=True)

@@ -64,6 +64,11 @@ def recipe(config: "StudyConfig", name: str) -> "VariantConfig":
     return VariantConfig(**given, selection=name)
 
 
+def is_edit(config: "StudyConfig", name: str) -> bool:
+    """Whether a model is edited, not trained."""
+    return name not in (BASE, PREFERENCE, STEERED) and recipe(config, name).method == "edit"
+
+
 def edit_recipe(config: "StudyConfig", selection: str, changes: dict) -> "VariantConfig":
     """An edit against a selection by the settings of `[suppress]`, but for `changes`."""
     usual = recipe(config, selection)

@@ -25,6 +25,8 @@ _JOB_TITLES = {
     "mechanism": "Compare the layers",
     "compare": "Train other methods",
     "train": "Train a model",
+    "edit": "Edit the base model",
+    "sweep": "Measure several thresholds",
     "rows": "Read the first rows",
     "suggest": "Make queries",
     "new": "Read and check every input",

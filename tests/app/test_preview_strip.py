@@ -3,12 +3,17 @@
 import pytest
 
 from ifguide.errors import ProcessError
+from ifguide.storage import artifacts
+from ifguide.study.analysis.dose import EDITED, TRAINED
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.sharing.packed import pack_study, unpack_study
+from ifguide.ui import job_panel
 from ifguide.ui.threshold import preview_strip
+from ifguide.ui.threshold.selection_panel import making_seconds
 from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
+from tests.small_study import changed
 
 
 def answer(**changes) -> dict:
@@ -86,3 +91,36 @@ def test_without_its_models_a_study_says_why_there_is_no_preview(open_app, tmp_p
     (Study.open("fake", tmp_path / "cache").folder(Unit("model")) / "models.json").write_text("{")
     text = shown_text(open_app(tmp_path / "cache", "threshold"))
     assert "No preview is possible" in text and "ifguide run fake" in text and not worker.asked
+
+
+def test_an_edit_and_a_sweep_are_started_as_jobs(open_app, tmp_path, monkeypatch):
+    write_study(tmp_path / "cache")
+    started = []
+    monkeypatch.setattr(job_panel, "start", lambda root, arguments: started.append(arguments))
+    app = open_app(tmp_path / "cache", "threshold", above="37", rise="2.0")
+    app.button(key="edit").click().run()
+    name = next(name for name in Study.open("fake", tmp_path / "cache").selection_names() if name.startswith("top-"))
+    edit = ["--selection", name, "--perplexity", "2%", "--name", f"{name}-edited-2"]
+    assert started.pop() == ["edit", "fake", *edit]
+    app.number_input(key="sweep_points").set_value(3)
+    app.button(key="sweep").click().run()
+    (sweep,) = started
+    assert sweep[:4] == ["sweep", "fake", "--points", "3"]
+    assert sweep[4:] == ["--method", "edited", "--attribution", "own_loss", "--from", "18", "--to", "74"]
+
+
+def test_how_long_a_training_takes_is_not_judged_by_edits(tmp_path, monkeypatch):
+    study = changed(write_study(tmp_path / "cache", until="index"), "suppress.edit_first=true")
+    took = {"edited": 2.0}
+    monkeypatch.setattr(artifacts, "read_manifest", lambda folder: {"seconds": took.get(folder.name, 60.0)})
+    assert making_seconds(study, None, TRAINED) == 120
+    assert making_seconds(study, None, EDITED) == 62
+    took |= {"default": 2.0, "random": 2.0, "oracle": 2.0}
+    assert making_seconds(study, None, TRAINED) < 120
+
+
+def test_the_models_of_a_study_that_only_edits_are_not_said_to_be_trained(open_app, tmp_path):
+    study = write_study(tmp_path / "cache")
+    study.change(changed(study, "suppress.method=edit").config)
+    app = open_app(tmp_path / "cache", "threshold", above="37")
+    assert app.button(key="train").label.startswith("Edit") and not [b for b in app.button if b.key == "edit"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ifguide.config.names import BASE
+from ifguide.errors import InputError
 from ifguide.evaluation.statistics import Interval
 from ifguide.study.analysis.comparison import compare_perplexity
 from ifguide.study.variants import PREFERENCE, STEERED, recipe
@@ -130,6 +131,16 @@ def cheapest_within(points: Iterable[Measured], budget: float) -> Measured | Non
     tokens among equals; None: no measured model is within it."""
     within = [point for point in points if point.rise is not None and point.rise.value <= budget]
     return min(within, key=lambda point: (point.tp.value, point.emt.value, point.n_tokens), default=None)
+
+
+def best_measured(study: "Study", kind: str, budget: float) -> Measured:
+    """`cheapest_within` among the study's models by one kind of scores. An InputError: there is none."""
+    if best := cheapest_within((point for point in measured_points(study) if point.kind == kind), budget):
+        return best
+    raise InputError(
+        f"no measured model by {kind} scores has raised perplexity by {budget:.1%} at most; measure some with"
+        f" `ifguide sweep {study.name} --attribution {kind}`, or allow more"
+    )
 
 
 def rank_agreement(points: Iterable[Measured]) -> tuple[float, int] | None:

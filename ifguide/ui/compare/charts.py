@@ -65,3 +65,33 @@ def frontier_chart(
     figure.update_xaxes(title="perplexity on harmless text  (lower is more fluent)", zeroline=False)
     figure.update_yaxes(title="worst-case toxicity (EMT)", zeroline=False)
     return calm(figure, height=400)
+
+
+def dose_chart(parts: Mapping) -> go.Figure:
+    """Prompts with a toxic answer by the number of tokens taken out: trained models as dots, edited ones as rings, and
+    dashed lines where two of one kind of scores are interpolated. `parts` are from `ifguide.ui.results.dose`."""
+    figure = go.Figure()
+    for line in parts["lines"]:
+        name, colour = html.escape(line["title"]), line["colour"]
+        own = [p for p in parts["points"] if (p["kind"], p["trained"]) == (line["kind"], line["trained"])]
+        made = "retrained" if line["trained"] else "edited"
+        if len(line["measured"]) > 1:
+            dashed = {"color": colour, "width": 1.5, "dash": "dash"}
+            figure.add_scatter(
+                x=line["above"], y=line["value"], mode="lines", line=dashed, hoverinfo="skip", showlegend=False
+            )
+        values, low, high = zip(*(point["tp"] for point in own), strict=True)
+        figure.add_scatter(
+            x=[point["above"] for point in own],
+            y=values,
+            mode="markers",
+            name=f"{name}, {made}",
+            marker={"color": colour, "size": 11, "symbol": "circle" if line["trained"] else "circle-open"}
+            | {"line": {"width": 2, "color": colour}},
+            error_y=error_bars(values, low, high, colour=colour),
+            text=[html.escape(point["name"]) for point in own],
+            hovertemplate=f"%{{text}} ({made})<br>%{{x:,}} tokens<br>%{{y:.1%}} of prompts<extra></extra>",
+        )
+    figure.update_xaxes(title="tokens above the threshold", type="log")
+    figure.update_yaxes(title="prompts with a toxic answer", tickformat=".0%", rangemode="tozero")
+    return calm(figure, height=360)

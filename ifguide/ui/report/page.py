@@ -20,6 +20,7 @@ from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.storage import artifacts
 from ifguide.storage.artifacts import replacing
 from ifguide.study.analysis.comparison import treatment_note
+from ifguide.study.analysis.dose import measured_points
 from ifguide.study.analysis.likelihood import MODELS_MOST
 from ifguide.study.reading import Study
 from ifguide.study.stages.evaluating import shared_prompts_warning
@@ -32,6 +33,7 @@ from ifguide.ui.report.summary import what_was_done
 from ifguide.ui.report.templates import ENVIRONMENT
 from ifguide.ui.results import side_by_side
 from ifguide.ui.results import tables as comparison
+from ifguide.ui.results.dose import dose_table
 from ifguide.ui.results.frontier import frontier_points
 
 WORDS = 25
@@ -85,6 +87,7 @@ def build_page(facts: ReportFacts) -> str:
         ("examples", "Examples", _examples(facts)),
         ("metrics", "Metrics", _metrics(facts)),
         ("frontier", "Toxicity against fluency, in numbers", frontier if len(points) > 1 else None),
+        ("doses", "Toxic answers by tokens taken out", _doses(facts)),
         ("distributions", "How toxic the completions are", _distributions(facts)),
         ("outcomes", "Prompt by prompt", _outcomes(facts)),
         ("done", "What was done", what_was_done(facts.study, {*facts.manifests}, facts.selection)),
@@ -143,6 +146,12 @@ def _metrics(facts: ReportFacts) -> dict:
 
 def _tabled(label: str, table: comparison.Table, *notes: str) -> dict:
     return {"label": label, "table": table, "notes": notes}
+
+
+def _doses(facts: ReportFacts) -> dict | None:
+    points = measured_points(facts.study)
+    note = "Each model was made without the tokens above a threshold. An edited one was not trained."
+    return _tabled("Models by tokens taken out", dose_table(points), note) if len(points) > 1 else None
 
 
 def _slides(facts: ReportFacts) -> list[dict]:

@@ -11,7 +11,7 @@ from ifguide.data.corpus import TokenizedCorpus
 from ifguide.selection.index import Resolved, ScoreIndex
 from ifguide.selection.prediction import predicted_change
 from ifguide.ui.excerpts import excerpt_at
-from ifguide.ui.format import score
+from ifguide.ui.format import number, score
 
 N_BINS = 200
 AT_BOUNDARY = 3
@@ -127,8 +127,8 @@ def effect_text(n_valid: int, penalty: float, *, predicts: bool, agreement: tupl
         )
     note = "Rough estimate. Train to confirm." if predicts else ""
     if predicts and agreement:
-        rho, n_models = agreement
-        note = f"Rough estimate. It ranks this study's {n_models} measured models with a correlation of {rho:.2f}."
+        rho, n_models = number(agreement[0], 2), agreement[1]
+        note = f"Rough estimate. It ranks this study's {n_models} measured models with a rank correlation of {rho}."
     return {"scale": predicted_change(1.0, n_valid, penalty), "predicts": predicts, "help": help, "note": note}
 
 

@@ -88,6 +88,16 @@ def show_strip(loaded: Loaded, settings: dict, n_tokens: int, budget: float) -> 
             st.caption(text if n_tokens else "Nothing is selected.", width="content")
 
 
+def outcome() -> list[str]:
+    """What is known of the choice in view, for the board: the share of toxic answers, and a note."""
+    shown = st.session_state.get("previewed") or {"state": ""}
+    if shown["state"] == "done":
+        low, high = (per_cent(shown["figures"][f"tp_{end}"]) for end in ("low", "high"))
+        rise = f"{signed(100 * shown['figures']['rise'], 1)}% perplexity"
+        return [f"○ {per_cent(shown['figures']['tp'])}", f"{low} – {high}, {rise}"]
+    return ["–", "computing…" if shown["state"] not in ("", *ENDED) else "see the preview below"]
+
+
 def _again() -> None:
     st.session_state["previewed"] = {}
     want_preview()

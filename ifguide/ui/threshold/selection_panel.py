@@ -11,16 +11,18 @@ from typing import Literal
 import streamlit as st
 
 from ifguide.config.attributions import describe_kind
+from ifguide.config.names import DEFAULT
 from ifguide.runtime.jobs import active_job
 from ifguide.storage import artifacts
 from ifguide.storage.lock import read_record
+from ifguide.study.analysis.dose import EDITED, TRAINED
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import BUILT_IN_SELECTIONS, Unit
 from ifguide.study.planning.plan import known_plan
 from ifguide.study.reading import Study
 from ifguide.study.sharing.export import export_study
 from ifguide.study.stages.select import delete_selection, rename_selection, save_selection, trained_parts
-from ifguide.study.variants import BASELINES
+from ifguide.study.variants import BASELINES, edit_recipe, is_edit, recipe
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.format import column, count, count_of, duration, plain, score, selection_title, share
 from ifguide.ui.loaders import Loaded
@@ -30,8 +32,13 @@ TRAIN_HELP = (
     "Saves the selection if it is not saved, trains a new model against these tokens, lets it complete the prompts and"
     " rates the answers. It runs in the background; you can close this page."
 )
+EDIT_HELP = (
+    "Saves the selection if it is not saved, takes its tokens out of the finished base model by one step of its"
+    " weights, and measures the result. Nothing is trained."
+)
 RECORDED = "A recorded study is read-only: save and train in a study built here."
 MODEL_WORDS = {"fresh": "Measured", "stale": "Out of date", "missing": "Not trained"}
+EDIT, EDIT_ICON = "edit", ":material/ink_eraser:"
 COLUMNS = [
     column("Selection", "titled"),
     column("Threshold", note="Tokens that score higher are selected", sortable=True),
@@ -51,9 +58,12 @@ Keep = Callable[[Loaded, str, Tuning], None]
 """Remembers controls and writes them to the address."""
 
 
-def show_bar(loaded: Loaded, settings: dict, keep: Keep, steps: dict[str, Callable[[], None] | None]) -> None:
-    """The bar at the bottom, which undoes changes, saves the current selection (of `settings`) and trains against it.
-    `steps` are what Undo and Reset do, None if there is nothing to undo."""
+def show_bar(
+    loaded: Loaded, settings: dict, budget: float, keep: Keep, steps: dict[str, Callable[[], None] | None]
+) -> None:
+    """The bar at the bottom, which undoes changes, saves the current selection (of `settings`), edits it out of the
+    base model within a perplexity `budget`, and trains against it. `steps` are what Undo and Reset do, None if there is
+    nothing to undo."""
     with st.container(key="actions", horizontal=True, vertical_alignment="center", gap="small"):
         name = saved_as(loaded, settings)
         state = f"Saved as “{plain(selection_title(name))}”" if name else "Not saved"
@@ -71,7 +81,10 @@ def show_bar(loaded: Loaded, settings: dict, keep: Keep, steps: dict[str, Callab
             save = st.form_submit_button("Save", note, icon=":material/save:", disabled=recorded)
             if save and _save(loaded, settings, typed.strip() or usual, keep):
                 st.rerun()
-        _ask_training(loaded, name, "train", partial(_save, loaded, settings, usual, keep), primary=True)
+        save_it = partial(_save, loaded, settings, usual, keep)
+        if loaded.study.config.suppress.method != EDIT:
+            _ask_edit(loaded, name, budget, save_it)
+        _ask_training(loaded, name, "train", save_it, primary=True)
 
 
 def saved_as(loaded: Loaded, settings: dict) -> str | None:
@@ -114,27 +127,56 @@ def _ask_training(
         query = {"study": study.name, "models": f"base,{name}"}
         st.page_link("pages/compare.py", label="Compare with base", icon=":material/compare:", query_params=query)
         return
-    seconds, recorded = training_seconds(study, name), read_record(study.root) is not None
-    label = "Train" if seconds is None else f"Train ~{duration(seconds)}"
-    note, busy = RECORDED if recorded else TRAIN_HELP, active_job(study.root) is not None
+    trains = study.config.suppress.method != EDIT
+    seconds, recorded = making_seconds(study, name, TRAINED if trains else EDITED), read_record(study.root) is not None
+    label = _with_time("Train" if trains else "Edit", seconds)
+    note, busy = RECORDED if recorded else TRAIN_HELP if trains else EDIT_HELP, active_job(study.root) is not None
     kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
-    clicked = st.button(label, key, note, type=kind, icon=":material/model_training:", disabled=recorded or busy)
+    icon = ":material/model_training:" if trains else EDIT_ICON
+    clicked = st.button(label, key, note, type=kind, icon=icon, disabled=recorded or busy)
     if clicked and (name := name or save()):
         job_panel.start(study.root, ["evaluate", study.name, "--model", name])
 
 
-def training_seconds(study: Study, name: str | None) -> float | None:
-    """How long it takes to train against a saved selection and to measure the model: as long as the study's other
-    models took, or else as planned; None if neither is known."""
+def _ask_edit(loaded: Loaded, name: str | None, budget: float, save: Callable[[], str | None]) -> None:
+    """The same for an edit of the base model."""
+    study = loaded.study
+    wanted = edit_recipe(study.config, name or DEFAULT, {"perplexity_budget": budget})
+    made = [model for model in study.evaluation_names() if name and recipe(study.config, model) == wanted]
+    if made:
+        query = {"study": study.name, "models": f"base,{made[0]}"}
+        st.page_link("pages/compare.py", label="Compare the edit", icon=":material/compare:", query_params=query)
+        return
+    recorded, busy = read_record(study.root) is not None, active_job(study.root) is not None
+    label, note = _with_time("Edit now", making_seconds(study, name, EDITED)), RECORDED if recorded else EDIT_HELP
+    if st.button(label, "edit", note, icon=EDIT_ICON, disabled=recorded or busy) and (name := name or save()):
+        percent = f"{100 * budget:g}"
+        usual = budget == study.config.suppress.perplexity_budget
+        model = f"{name}-edited" if usual else f"{name}-edited-{percent}"
+        arguments = ["--selection", name, "--perplexity", f"{percent}%", "--name", model]
+        job_panel.start(study.root, ["edit", study.name, *arguments])
+
+
+def _with_time(label: str, seconds: float | None) -> str:
+    return label if seconds is None else f"{label} ~{duration(seconds)}"
+
+
+def making_seconds(study: Study, name: str | None, method: str) -> float | None:
+    """How long it takes to train against a saved selection, or to edit it out, and to measure the model: as long as the
+    study's other models took, or else as planned; None if neither is known."""
     plan, total = (known_plan(study) or {"stages": {}})["stages"], 0.0
+    edits = method == EDITED
     for stage in ("suppress", "evaluate"):
-        units = study.units(stage)
+        units = [
+            unit for unit in study.units(stage) if stage == "evaluate" or is_edit(study.config, unit.name) == edits
+        ]
         made = [artifacts.read_manifest(study.folder(unit)) for unit in units]
         took = [manifest["seconds"] for manifest in made if manifest and "seconds" in manifest]
-        if not took and stage not in plan:
+        if not took and (edits or stage not in plan):
             return None
-        if not name or unit_state(study, Unit(stage, name)).state != "fresh":
-            total += median(took) if took else plan[stage]["seconds"] / len(units)
+        fresh = name and not edits and unit_state(study, Unit(stage, name)).state == "fresh"
+        if not fresh:
+            total += median(took) if took else plan[stage]["seconds"] / max(1, len(units))
     return total
 
 

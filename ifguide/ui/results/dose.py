@@ -1,0 +1,80 @@
+"""Dose and response: what measured models do, by the tokens that they were made without, for drawings and tables. No
+streamlit here."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ifguide.config.attributions import describe_kind
+from ifguide.study.analysis.dose import COLUMNS, EDITED, TRAINED, Measured, interpolate, table_row
+from ifguide.ui.format import column, count, number, per_cent, signed, variant_title
+from ifguide.ui.palette import kind_colours
+from ifguide.ui.results.tables import METRICS, Table
+
+STEPS = 12
+"""Places at which a line between two measured models is drawn."""
+
+
+def dose_parts(points: Sequence[Measured]) -> dict:
+    """Measured models as `points`, and interpolations between neighbours of one kind and method as `lines`, whose
+    columns go from the fewest tokens up."""
+    colours = kind_colours(point.kind for point in points)
+    shared = {
+        (kind, method): {
+            "kind": kind,
+            "title": describe_kind(kind).title,
+            "trained": method == TRAINED,
+            "colour": colours[kind],
+        }
+        for kind, method in dict.fromkeys((point.kind, point.method) for point in points)
+    }
+    drawn = [
+        shared[point.kind, point.method]
+        | {"name": variant_title(point.model), "above": point.tokens_above, "tp": list(point.tp)}
+        | {"rise": None if point.rise is None else point.rise.value}
+        for point in points
+    ]
+    return {"points": drawn, "lines": [about | _line(points, *key) for key, about in shared.items()]}
+
+
+def _line(points: Sequence[Measured], kind: str, method: str) -> dict:
+    measured = sorted({p.tokens_above for p in points if (p.kind, p.method) == (kind, method)})
+    steps = (np.geomspace(*ends, STEPS + 1) for ends in zip(measured, measured[1:], strict=False))
+    places = sorted({*measured, *(round(place) for step in steps for place in step)})
+    found = [(place, between) for place in places if (between := interpolate(points, kind, method, place))]
+    return {
+        "measured": measured,
+        "above": [place for place, _ in found],
+        **{end: [getattr(between.tp, end) for _, between in found] for end in ("value", "low", "high")},
+        "rise": [between.rise for _, between in found],
+    }
+
+
+def dose_table(points: Sequence[Measured]) -> Table:
+    """Every measured model that was made against tokens above a threshold: scores, way, tokens, and what it does."""
+    columns = [
+        column("Model", "titled"),
+        column("Scores", "text", "The kind of scores that the tokens were selected by"),
+        column("Tokens", note="Tokens that the model was made without"),
+        *(column(metric.title, "interval", metric.note) for metric in METRICS[:2]),
+        column("Perplexity", "interval", "Against the base model's, on the same held-out text"),
+    ]
+    colours, rows = kind_colours(point.kind for point in points), []
+    for point in points:
+        edited = point.method == EDITED
+        made = ("edited" if edited else "retrained") + (f", seed {point.seed}" if point.seed else "")
+        model = [variant_title(point.model), made, colours[point.kind], edited]
+        rise = ["–", ""] if point.rise is None else [f"{signed(100 * end, 1)}%" for end in point.rise]
+        cells = [[per_cent(point.tp.value), f"{per_cent(point.tp.low)} – {per_cent(point.tp.high)}"]]
+        cells.append([number(point.emt.value), f"{number(point.emt.low)} – {number(point.emt.high)}"])
+        cells.append([rise[0], f"{rise[1]} – {rise[2]}" if point.rise else ""])
+        tokens = count(point.n_tokens)
+        rows.append({"key": point.model, "cells": [model, describe_kind(point.kind).title, tokens, *cells]})
+    return columns, rows
+
+
+def dose_csv(points: Sequence[Measured]) -> str:
+    """The same with all digits, for other programs."""
+    rows = pd.DataFrame([table_row(point) for point in points], columns=[*COLUMNS])
+    return rows.to_csv(index=False, lineterminator="\r\n")

@@ -1,0 +1,54 @@
+"""What the board draws of measured models, and where it suggests to put the handle."""
+
+import json
+
+import pytest
+
+from ifguide.study.analysis.dose import EDITED, interpolate
+from ifguide.ui.results.dose import dose_csv, dose_parts, dose_table
+from ifguide.ui.threshold.places import suggest
+from tests.study.test_sweep import point
+
+KNOTS = {"above": [10, 50, 120, 300], "span": [[9, 44, 60, None]]}
+
+
+def test_lines_between_measured_models_are_their_interpolation_and_never_join_edits_to_trainings():
+    points = [point(100, 0.5, 0.01), point(400, 0.1, 0.03), point(200, 0.2, 0.02, EDITED)]
+    parts = dose_parts(points)
+    json.dumps(parts, allow_nan=False)
+    assert [(p["above"], p["trained"], p["rise"]) for p in parts["points"]] == [
+        (100, True, 0.01),
+        (400, True, 0.03),
+        (200, False, 0.02),
+    ]
+    trained, edited = parts["lines"]
+    assert trained["measured"] == [100, 400] and edited["above"] == [200] and not edited["trained"]
+    for place, above in enumerate(trained["above"]):
+        between = interpolate(points, "own_loss", "trained", above)
+        assert trained["value"][place] == between.tp.value and trained["rise"][place] == between.rise
+    assert trained["above"] == sorted(set(trained["above"])) and len(trained["above"]) > 10
+
+
+@pytest.mark.parametrize(("budget", "expected"), [(0.05, 400), (0.015, 100), (0.001, None)])
+def test_places_for_the_handle_are_what_labels_audit_and_measurements_speak_for(budget, expected):
+    points = [point(100, 0.11, 0.01), point(400, 0.1, 0.03)]
+    audit = [[3.0, 20, 0.9, 0.8, 1.0], [2.0, 80, 0.8, 0.7, 0.9], [1.0, 200, 0.5, 0.4, 0.6]]
+    places = {place["label"]: place["above"] for place in suggest(points, KNOTS, audit, 77, budget)}
+    within = places.pop(f"best within +{100 * budget:g}% perplexity", None)
+    assert within == expected
+    assert places == {"automatic": 77, "best by labels": 50, "best by audit": 80, "cheapest as good": 100}
+
+
+def test_without_labels_audit_and_models_the_automatic_place_is_all():
+    assert [p["label"] for p in suggest([], {"above": [10], "span": None}, [], 5, 0.01)] == ["automatic"]
+
+
+def test_the_table_has_every_model_and_draws_edits_as_rings():
+    points = [point(100, 0.5, 0.01), point(200, 0.2, -0.02, EDITED)]
+    _, rows = dose_table(points)
+    assert [(row["cells"][0][1], row["cells"][0][3], row["cells"][5][0]) for row in rows] == [
+        ("retrained", False, "+1.0%"),
+        ("edited", True, "−2.0%"),
+    ]
+    head, *lines = dose_csv(points).splitlines()
+    assert head.startswith("model,kind,method,seed,tokens_above") and len(lines) == 2
