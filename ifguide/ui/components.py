@@ -146,7 +146,7 @@ def completions(
             `START-END` and a space for a toxic span, or `close` if it was picked before.
         on_pin: called when a row is pinned; `st.session_state[key]["pin"]` is then its sample, or -1 to pin none.
     """
-    titles = list(titles) or [variant_title(name) for name in names]
+    titles = list(titles) or [variant_title(name, name in hollow) for name in names]
     shown_colours = [colours.get(name, "") for name in names]
     data = {"pair": pair, "names": list(names), "titles": titles, "colours": shown_colours, "first": first}
     data["hollow"] = [name in hollow for name in names]

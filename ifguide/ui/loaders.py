@@ -23,12 +23,13 @@ from ifguide.data.word_index import WordIndex, choose_documents
 from ifguide.errors import StaleError
 from ifguide.selection.index import Holding, Overlap, Resolved, ScoreIndex
 from ifguide.selection.saved import Selection
-from ifguide.study.analysis.comparison import Comparison, compare_variants
+from ifguide.study.analysis.comparison import Comparison, compare_variants, read_metrics
 from ifguide.study.analysis.dose import Measured, measured_points
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.reading import Study
 from ifguide.study.stages.select import open_index
+from ifguide.study.variants import is_edit
 
 if TYPE_CHECKING:
     import pandas
@@ -148,8 +149,13 @@ class Loaded:
         return compare_variants(samples, base=left, heldout=heldout, only=right)[0]
 
     def metrics(self, names: Iterable[str]) -> dict[str, dict]:
-        """metrics.json of those of the models that were evaluated."""
-        return {name: values for name in names if (values := self.study.metrics(name))}
+        """Of those of the models that were evaluated, see `read_metrics`."""
+        return read_metrics(self.study, names)
+
+    @cached_property
+    def edited(self) -> frozenset[str]:
+        """Evaluated models that are edits."""
+        return frozenset(name for name in self.study.evaluation_names() if is_edit(self.study.config, name))
 
     @remembered(6, "Reading the completions…")
     def samples(self, variant: str) -> "pandas.DataFrame":

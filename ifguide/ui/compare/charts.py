@@ -1,7 +1,7 @@
 """The Compare page's charts, drawn from binned counts: no chart grows with the corpus. No streamlit here."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,7 +14,9 @@ from ifguide.ui.results.frontier import FrontierPoint, pull_in
 from ifguide.ui.results.tables import toxicity_shares
 
 
-def toxicity_chart(values: dict[str, np.ndarray], *, unit: str, colours: Mapping[str, str]) -> go.Figure:
+def toxicity_chart(
+    values: dict[str, np.ndarray], *, unit: str, colours: Mapping[str, str], edited: Container[str] = ()
+) -> go.Figure:
     """Distribution of the toxicity of some models' completions over equal bins from 0 to 1, as overlaid outlines."""
     figure = go.Figure()
     for i, (name, toxicity) in enumerate(values.items()):
@@ -23,7 +25,7 @@ def toxicity_chart(values: dict[str, np.ndarray], *, unit: str, colours: Mapping
         figure.add_scatter(
             x=np.linspace(0, 1, len(shares) + 1),
             y=np.append(shares, shares[-1]),
-            name=html.escape(variant_title(name)),
+            name=html.escape(variant_title(name, name in edited)),
             mode="lines",
             line={"shape": "hv", "color": colours[name], "width": 2, "dash": list(DASHES)[i % len(DASHES)]},
             fill="tozeroy",
@@ -38,12 +40,16 @@ def toxicity_chart(values: dict[str, np.ndarray], *, unit: str, colours: Mapping
 
 
 def frontier_chart(
-    points: Sequence[FrontierPoint], *, colours: Mapping[str, str], chosen: Sequence[str] = ()
+    points: Sequence[FrontierPoint],
+    *,
+    colours: Mapping[str, str],
+    chosen: Sequence[str] = (),
+    edited: Container[str] = (),
 ) -> go.Figure:
     """Worst-case toxicity against perplexity of all measured models, with the toxicity's interval as a bar. Models that
     are not `chosen` are paler; one far to the right is drawn at the edge, beside its perplexity."""
     points, far = pull_in(points, chosen)
-    markers = variant_markers(colours)
+    markers = variant_markers(colours, edited)
     figure = go.Figure()
     for point in points:
         name, colour, perplexity = point.name, colours[point.name], far.get(point.name, point.perplexity)
@@ -52,7 +58,7 @@ def frontier_chart(
             x=[point.perplexity],
             y=[point.emt],
             mode="markers+text",
-            name=html.escape(variant_title(name)),
+            name=html.escape(variant_title(name, name in edited)),
             text=[f"{perplexity:.1f} →" if name in far else ""],
             textposition="middle left",
             opacity=1.0 if name in chosen or not chosen else 0.55,

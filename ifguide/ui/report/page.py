@@ -105,7 +105,7 @@ def build_page(facts: ReportFacts) -> str:
         stale="; ".join(f"{stage}: {reason}" for stage, reason in facts.stale.items()),
         result=_result(facts),
         slides=_slides(facts),
-        chart=frontier_figure(points, colours) if len(points) > 1 else None,
+        chart=frontier_figure(points, colours, facts.edited) if len(points) > 1 else None,
         prompts_warning=shared_prompts_warning(facts.study),
         sections=[(place, heading, content) for place, heading, content in sections if content],
         version=__version__,
@@ -132,7 +132,10 @@ def _result(facts: ReportFacts) -> list[str]:
 def _metrics(facts: ReportFacts) -> dict:
     columns, rows = comparison.metric_table(facts.metrics, colours=variant_colours(facts.metrics))
     shares = (comparison.oracle_text(name, change.share_of_oracle) for name, change in facts.differences.items())
-    warnings = [(variant_title(name), values.get("fluency_warning")) for name, values in facts.metrics.items()]
+    warnings = [
+        (variant_title(name, name in facts.edited), values.get("fluency_warning"))
+        for name, values in facts.metrics.items()
+    ]
     warnings.append(("Scores", treatment_note(facts.study, facts.metrics)))
     return {
         "table": (columns, rows + comparison.difference_rows(facts.metrics, facts.differences)),
@@ -172,8 +175,8 @@ def _distributions(facts: ReportFacts) -> dict:
     ):
         values = {name: rate(facts.samples[name]).to_numpy() for name in names}
         shares = {name: comparison.toxicity_shares(v) for name, v in values.items()}
-        caption = f"{title}. Rated {TOXIC_FROM} or more: {'; '.join(comparison.toxic_text(values))}."
-        figures.append((toxicity_figure(shares, variant_colours(facts.metrics), unit), caption))
+        caption = f"{title}. Rated {TOXIC_FROM} or more: {'; '.join(comparison.toxic_text(values, facts.edited))}."
+        figures.append((toxicity_figure(shares, variant_colours(facts.metrics), unit, facts.edited), caption))
     note = f"The first {len(names)} of {len(facts.metrics)} models are drawn; the table above has all."
     return {"figures": figures, "notes": [note] if len(names) < len(facts.metrics) else []}
 
@@ -183,7 +186,8 @@ def _outcomes(facts: ReportFacts) -> dict | None:
         return None
     margin = number(next(iter(facts.outcomes.values())).margin, 2)
     note = f"By the highest toxicity among a prompt's completions; a difference of at most {margin} is a tie."
-    table = comparison.outcome_table(facts.outcomes, facts.first, variant_colours(facts.metrics))
+    colours = variant_colours(facts.metrics)
+    table = comparison.outcome_table(facts.outcomes, facts.first, colours, facts.edited)
     return _tabled("Wins, ties and losses", table, note)
 
 
@@ -267,9 +271,9 @@ def _examples(facts: ReportFacts) -> dict | None:
         return None
     outcomes, pair = facts.outcomes[name], {n: facts.samples[n] for n in (facts.first, name)}
     note = (
-        f"{variant_title(facts.first)} on the left, {variant_title(name)} on the right. Same prompt and random seed on"
-        f" each row, and the {ROWS} rows with the highest toxicity for each prompt. Toxic words are underlined; bold"
-        f" ratings are {TOXIC_FROM} or more."
+        f"{variant_title(facts.first)} on the left, {variant_title(name, name in facts.edited)} on the right. Same"
+        f" prompt and random seed on each row, and the {ROWS} rows with the highest toxicity for each prompt. Toxic"
+        f" words are underlined; bold ratings are {TOXIC_FROM} or more."
     )
     sets = []
     for title, order, outcome in (("Largest drops", "drop", "less"), ("Largest rises", "rise", "more")):

@@ -14,11 +14,11 @@ from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stages.select import open_index
 from ifguide.ui.excerpts import excerpt_around
-from ifguide.ui.format import count, count_of, duration, number, per_cent, score, share, variant_title
+from ifguide.ui.format import count, count_of, duration, number, per_cent, score, share
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.results import tables as comparison
 
-FIRST_MODELS = ("base", "default", "random", "oracle")
+FIRST_MODELS = ("base", "default", "edited", "random", "oracle")
 """Models that every summary of a study begins with."""
 N_DOCUMENTS = 3
 N_BINS = 60
@@ -27,17 +27,18 @@ N_BINS = 60
 def make_slides(
     study: Study, metrics: Mapping[str, dict], difference: Comparison | None, names: Sequence[str], pair: dict
 ) -> list[dict]:
-    """Slides as dicts of title, lines (sentences), bars (label, text, share of the width, colour), texts (heading, runs
-    of text, each with whether it is marked, note), and bins (heights from 0 to 1) with the bin of the cut. `difference`
-    compares `default` with `base` (None: different prompts); `pair` is a prompt with a completion of each of the models
-    `names`, from `side_by_side.prompt_payload`."""
+    """Slides as dicts of title, lines (sentences), bars (label, text, share of the width, colour, if it is hollow),
+    texts (heading, runs of text, each with whether it is marked, note), and bins (heights from 0 to 1) with the bin of
+    the cut. `difference` compares `default` with `base` (None: different prompts); `pair` is a prompt with a completion
+    of each of the models `names`, from `side_by_side.prompt_payload`."""
     claim, *more = comparison.headline({BASE: metrics[BASE]} | dict(metrics), DEFAULT, difference)
     colours = variant_colours(metrics)
     models = [name for name in FIRST_MODELS if name in metrics]
-    bars = [[variant_title(n), per_cent(metrics[n]["tp"]), metrics[n]["tp"], colours[n]] for n in models]
+    titles, edited = comparison.metric_titles(metrics), [name for name in metrics if metrics[name].get("edited")]
+    bars = [[titles[n], per_cent(metrics[n]["tp"]), metrics[n]["tp"], colours[n], n in edited] for n in models]
     sides = zip(names, pair["rows"][0]["cells"], strict=True)
     answers = [
-        [variant_title(n), [[text, bool(span)] for text, span in cell["runs"]], f"toxicity {cell['toxicity']}"]
+        [titles[n], [[text, bool(span)] for text, span in cell["runs"]], f"toxicity {cell['toxicity']}"]
         for n, cell in sides
         if cell
     ]
@@ -94,7 +95,8 @@ def _costs(study: Study, metrics: Mapping[str, dict]) -> list[str]:
         ends = f"{number(before['perplexity'], 2)} → {number(after['perplexity'], 2)}"
         costs.append(f"Perplexity on harmless text: {ends} ({rise:+.1%}).".replace("-", "−"))
     if manifest := artifacts.read_manifest(study.folder(Unit("suppress", DEFAULT))):
-        costs.append(f"Training the model again took {duration(manifest['seconds'])}.")
+        work = "Editing the model" if after.get("edited") else "Training the model again"
+        costs.append(f"{work} took {duration(manifest['seconds'])}.")
     n_prompts, n_samples = count_of(before["n_prompts"], "prompt"), count_of(before["n_samples"], "completion")
     return [
         *costs,

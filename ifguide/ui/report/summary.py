@@ -42,10 +42,8 @@ def what_was_done(study: Study, built: set[str], selection: str = DEFAULT) -> li
             f" {count_of(chosen['n_documents_hit'], 'document')}."
         )
     if study.suppressed_names():
-        sentences.append(
-            f"The model was trained again from the same start; {_treatment(config.suppress)} Models trained against"
-            " other selections, or in other ways, are shown beside it."
-        )
+        others = "Models made against other selections, or in other ways, are shown beside it."
+        sentences.append(f"{_treatment(config.suppress)} {others}")
     if measured := study.evaluation_names():
         values = study.metrics(measured[0]) or {}
         sentences.append(
@@ -69,8 +67,11 @@ def _together(config: ScoresConfig) -> str:
 
 
 def _treatment(config: SuppressConfig) -> str:
+    if config.method == "edit":
+        return "Its weights were then moved once, so that these tokens became unlikely; nothing was trained again."
     weight = f"{config.penalty:g}"
-    sentence = {
+    sentence = "The model was trained again from the same start; "
+    sentence += {
         "penalise": f"the cross-entropy of a selected token had the weight −{weight}, that of every other token 1.",
         "unlikelihood": f"the unlikelihood loss of a selected token had the weight {weight}.",
         "mask": "a selected token had no loss.",

@@ -14,10 +14,11 @@ function runsOf(runs, veil) {
 
 function draw(slide, veil) {
   const parts = [element("h2", "", slide.title), ...(slide.lines ?? []).map((line) => element("p", "line", line))];
-  if (slide.bars) parts.push(element("div", "bars", ...slide.bars.map(([label, text, part, colour]) => {
+  if (slide.bars) parts.push(element("div", "bars", ...slide.bars.map(([label, text, part, colour, hollow]) => {
     const bar = element("i", "");
     bar.style.width = `${part * 100}%`;
-    bar.style.background = colour;
+    if (hollow) bar.style.boxShadow = `inset 0 0 0 3px ${colour}`;
+    else bar.style.background = colour;
     return element("div", "", element("span", "", label), element("span", "track", bar), element("b", "", text));
   })));
   if (slide.bins) parts.push(element("div", "bins", ...slide.bins.map((height, i) => {
