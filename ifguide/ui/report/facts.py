@@ -111,7 +111,7 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
     documents, top = _documents(study, chosen)
     return ReportFacts(
         study=study,
-        metrics=dict.fromkeys(names, {}) | read_metrics(study, names),
+        metrics={name: {} for name in names} | read_metrics(study, names),
         samples=samples,
         differences={comparison.variant: comparison for comparison in compared},
         outcomes=compare_with_first(samples),
