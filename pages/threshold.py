@@ -221,7 +221,7 @@ def show_board(view: View, audit: dict, budget: float) -> None:
 def show_outcome(view: View) -> float:
     """What the base model answers without the selected tokens; returns how much perplexity may rise, as a share."""
     with st.container(border=True, key="strip"):
-        with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown("**Preview: edited, not retrained**", help=preview_strip.ABOUT, width="content")
             st.space("stretch")
             budget = preview_strip.ask_budget(view.loaded)

@@ -45,10 +45,14 @@ def test_without_labels_audit_and_models_the_automatic_place_is_all():
 
 def test_the_table_has_every_model_and_draws_edits_as_rings():
     points = [point(100, 0.5, 0.01), point(200, 0.2, -0.02, EDITED)]
-    _, rows = dose_table(points)
-    assert [(row["cells"][0][1], row["cells"][0][3], row["cells"][5][0]) for row in rows] == [
-        ("retrained", False, "+1.0%"),
-        ("edited", True, "−2.0%"),
+    columns, rows = dose_table(points)
+    cells = [dict(zip([column["label"] for column in columns], row["cells"], strict=True)) for row in rows]
+    assert [(cell["Model"][1], cell["Model"][3]) for cell in cells] == [
+        ("Influence, retrained", False),
+        ("Influence, edited", True),
     ]
+    assert [cell["Prompts with a toxic answer"][0] for cell in cells] == ["50%", "20%"]
+    assert [cell["Worst-case toxicity (EMT)"][0] for cell in cells] == ["0.500", "0.200"]
+    assert [cell["Perplexity"][0] for cell in cells] == ["+1.0%", "−2.0%"]
     head, *lines = dose_csv(points).splitlines()
     assert head.startswith("model,kind,method,seed,tokens_above") and len(lines) == 2

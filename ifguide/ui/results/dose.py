@@ -8,7 +8,7 @@ import pandas as pd
 
 from ifguide.config.attributions import describe_kind
 from ifguide.study.analysis.dose import COLUMNS, EDITED, TRAINED, Measured, interpolate, table_row
-from ifguide.ui.format import column, count, number, per_cent, signed, variant_title
+from ifguide.ui.format import column, count, signed, variant_title
 from ifguide.ui.palette import kind_colours
 from ifguide.ui.results.tables import METRICS, Table
 
@@ -53,24 +53,22 @@ def _line(points: Sequence[Measured], kind: str, method: str) -> dict:
 
 def dose_table(points: Sequence[Measured]) -> Table:
     """Every measured model that was made against tokens above a threshold: scores, way, tokens, and what it does."""
+    emt, tp, *_ = METRICS
     columns = [
         column("Model", "titled"),
-        column("Scores", "text", "The kind of scores that the tokens were selected by"),
         column("Tokens", note="Tokens that the model was made without"),
-        *(column(metric.title, "interval", metric.note) for metric in METRICS[:2]),
+        *(column(metric.title, "interval", metric.note) for metric in (tp, emt)),
         column("Perplexity", "interval", "Against the base model's, on the same held-out text"),
     ]
     colours, rows = kind_colours(point.kind for point in points), []
     for point in points:
-        edited = point.method == EDITED
-        made = ("edited" if edited else "retrained") + (f", seed {point.seed}" if point.seed else "")
-        model = [variant_title(point.model), made, colours[point.kind], edited]
-        rise = ["–", ""] if point.rise is None else [f"{signed(100 * end, 1)}%" for end in point.rise]
-        cells = [[per_cent(point.tp.value), f"{per_cent(point.tp.low)} – {per_cent(point.tp.high)}"]]
-        cells.append([number(point.emt.value), f"{number(point.emt.low)} – {number(point.emt.high)}"])
-        cells.append([rise[0], f"{rise[1]} – {rise[2]}" if point.rise else ""])
-        tokens = count(point.n_tokens)
-        rows.append({"key": point.model, "cells": [model, describe_kind(point.kind).title, tokens, *cells]})
+        edited, seed = point.method == EDITED, f", seed {point.seed}" if point.seed else ""
+        made = f"{describe_kind(point.kind).title}, {'edited' if edited else 'retrained'}{seed}"
+        cells: list = [[variant_title(point.model, edited), made, colours[point.kind], edited], count(point.n_tokens)]
+        for metric, interval in ((tp, point.tp), (emt, point.emt)):
+            cells.append([metric.text(interval.value), f"{metric.text(interval.low)} – {metric.text(interval.high)}"])
+        value, low, high = (f"{signed(100 * end, 1)}%" for end in point.rise or (0, 0, 0))
+        rows.append({"key": point.model, "cells": [*cells, [value, f"{low} – {high}"] if point.rise else ["–", ""]]})
     return columns, rows
 
 

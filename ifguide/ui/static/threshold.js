@@ -1,7 +1,7 @@
 // The board of the Threshold page: a handle on the distribution of scores. While it is dragged, a preview is computed here from
 // exact counts at the knots; on release the server's exact result replaces it.
 const boards = new WeakMap();
-const HEIGHTS = { bars: 244, top: 34, axis: 24, marks: 24, precision: 118, dose: 200, effect: 100, ranks: 120 };
+const HEIGHTS = { bars: 244, top: 34, axis: 24, marks: 24, precision: 118, dose: 208, effect: 100, ranks: 120 };
 const GRAB = 9; // px on each side of the threshold's line that still take hold of it
 
 function makeBoard(root) {

@@ -137,7 +137,7 @@ function drawPrecision(svg, { audit, labels }, scale, width, height) {
 // What measured models do, by the tokens above their thresholds: toxic answers with intervals, and below how much perplexity
 // rises. Trained models are dots, edited ones rings; between two of one kind, a dashed line and a band are interpolations.
 function drawDose(svg, { points, lines }, xOf, width, height) {
-  const top = 46, middle = height - 58, bottom = height - 10, right = width - RIGHT;
+  const top = 54, middle = height - 58, bottom = height - 10, right = width - RIGHT;
   const rises = [...points, ...lines].flatMap(({ rise }) => rise).filter((value) => value !== null);
   const least = Math.min(0, ...rises), most = Math.max(0.01, ...rises);
   const share = (value) => middle - value * (middle - top);
