@@ -88,7 +88,7 @@ function makeBoard(root) {
   title.append(element("h3", "", "Choose which tokens to suppress"), axes);
   heading.append(title, range.box);
   const effectNote = element("div", "effectNote soft small");
-  const goes = element("div", "ranges");
+  const goes = element("div", "places");
   chart.append(heading, stack, effectNote, goes, ranges, status);
   const controls = element("div", "controls");
   controls.append(fields.threshold.box, fields.share.box, fields.above.box, stepper.box, fields.budget.box);
