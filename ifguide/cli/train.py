@@ -74,10 +74,10 @@ def edit(
     from ifguide.study.analysis.comparison import comparison_table
     from ifguide.study.lineage import Unit
     from ifguide.study.pipeline import edit_model
-    from ifguide.study.variants import edit_recipe
+    from ifguide.study.variants import edit_name, edit_recipe
 
     study = open_study(name)
-    model = model or f"{selection}-edited"
+    model = model or edit_name(selection)
     changes = {
         "perplexity_budget": read_share(perplexity, "--perplexity"),
         "weighted_share": None if weighted is None else weighted / 100,

@@ -75,6 +75,12 @@ def edit_recipe(config: "StudyConfig", selection: str, changes: dict) -> "Varian
     return dataclasses.replace(usual, method="edit", selection=selection, **changes)
 
 
+def edit_name(selection: str, percent: str = "") -> str:
+    """What an edit against a selection is called, with its perplexity budget in per cent if that is not the usual one.
+    A table of study.toml cannot have a dot in its name."""
+    return f"{selection}-edited{'-' * bool(percent)}{percent}".replace(".", "-")
+
+
 def possible_models(config: "StudyConfig", has_spans: bool) -> list[str]:
     """What can be trained or measured beside the base and the default model, in the order of the table.
 

@@ -22,7 +22,7 @@ from ifguide.study.planning.plan import known_plan
 from ifguide.study.reading import Study
 from ifguide.study.sharing.export import export_study
 from ifguide.study.stages.select import delete_selection, rename_selection, save_selection, trained_parts
-from ifguide.study.variants import BASELINES, edit_recipe, is_edit, recipe
+from ifguide.study.variants import BASELINES, edit_name, edit_recipe, is_edit, recipe
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.format import column, count, count_of, duration, plain, score, selection_title, share
 from ifguide.ui.loaders import Loaded
@@ -152,7 +152,7 @@ def _ask_edit(loaded: Loaded, name: str | None, budget: float, save: Callable[[]
     if st.button(label, "edit", note, icon=EDIT_ICON, disabled=recorded or busy) and (name := name or save()):
         percent = f"{100 * budget:g}"
         usual = budget == study.config.suppress.perplexity_budget
-        model = f"{name}-edited" if usual else f"{name}-edited-{percent}"
+        model = edit_name(name, "" if usual else percent)
         arguments = ["--selection", name, "--perplexity", f"{percent}%", "--name", model]
         job_panel.start(study.root, ["edit", study.name, *arguments])
 
