@@ -45,6 +45,7 @@ def test_a_sweep_saves_its_thresholds_and_measures_every_model(swept):
         selection = swept.selection(swept.config.variants[point.model].selection)
         assert point.effect == pytest.approx(float(swept.scores("own_loss")[selection.mask].sum(dtype="float64")))
         assert table_row(point)["tokens_above"] == selection.settings["tokens_above"]
+    assert len({p.series for p in points}) == 2  # edits, and trainings of either seed
     assert [p.effect for p in points] == sorted(p.effect for p in points)  # more tokens, more is unlearned
 
 

@@ -1,10 +1,12 @@
 """What the board draws of measured models, and where it suggests to put the handle."""
 
+import dataclasses
 import json
 
 import pytest
 
 from ifguide.study.analysis.dose import EDITED, interpolate
+from ifguide.ui.compare.charts import dose_chart
 from ifguide.ui.results.dose import dose_csv, dose_parts, dose_table
 from ifguide.ui.threshold.places import suggest
 from tests.study.test_sweep import point
@@ -27,6 +29,18 @@ def test_lines_between_measured_models_are_their_interpolation_and_never_join_ed
         between = interpolate(points, "own_loss", "trained", above)
         assert trained["value"][place] == between.tp.value and trained["rise"][place] == between.rise
     assert trained["above"] == sorted(set(trained["above"])) and len(trained["above"]) > 10
+
+
+def test_models_that_were_made_otherwise_are_not_joined():
+    points = [point(n, 0.2, 0.01, EDITED) for n in (100, 200, 400)]
+    points[1] = dataclasses.replace(points[1], series="twice the budget")
+    parts = dose_parts(points)
+    assert [line["measured"] for line in parts["lines"]] == [[100, 400], [200]]
+    lines = [trace for trace in dose_chart(parts).data if trace.mode == "lines"]
+    markers = [trace for trace in dose_chart(parts).data if trace.mode == "markers"]
+    assert [list(trace.x) for trace in lines] == [parts["lines"][0]["above"], [200]]
+    (edited,) = markers
+    assert list(edited.x) == [100, 200, 400] and edited.marker.symbol == "circle-open"
 
 
 @pytest.mark.parametrize(("budget", "expected"), [(0.05, 400), (0.015, 100), (0.001, None)])

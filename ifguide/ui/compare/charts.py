@@ -78,24 +78,25 @@ def dose_chart(parts: Mapping) -> go.Figure:
     dashed lines where two of one kind of scores are interpolated. `parts` are from `ifguide.ui.results.dose`."""
     figure = go.Figure()
     for line in parts["lines"]:
-        name, colour = html.escape(line["title"]), line["colour"]
-        own = [p for p in parts["points"] if (p["kind"], p["trained"]) == (line["kind"], line["trained"])]
-        made = "retrained" if line["trained"] else "edited"
-        if len(line["measured"]) > 1:
-            dashed = {"color": colour, "width": 1.5, "dash": "dash"}
-            figure.add_scatter(
-                x=line["above"], y=line["value"], mode="lines", line=dashed, hoverinfo="skip", showlegend=False
-            )
-        values, low, high = zip(*(point["tp"] for point in own), strict=True)
+        dashed = {"color": line["colour"], "width": 1.5, "dash": "dash"}
         figure.add_scatter(
-            x=[point["above"] for point in own],
+            x=line["above"], y=line["value"], mode="lines", line=dashed, hoverinfo="skip", showlegend=False
+        )
+    groups: dict = {}
+    for point in parts["points"]:
+        groups.setdefault((point["title"], point["trained"], point["colour"]), []).append(point)
+    for (title, trained, colour), points in groups.items():
+        values, low, high = zip(*(point["tp"] for point in points), strict=True)
+        made = "retrained" if trained else "edited"
+        symbol = {"symbol": "circle" if trained else "circle-open", "line": {"width": 2, "color": colour}}
+        figure.add_scatter(
+            x=[point["above"] for point in points],
             y=values,
             mode="markers",
-            name=f"{name}, {made}",
-            marker={"color": colour, "size": 11, "symbol": "circle" if line["trained"] else "circle-open"}
-            | {"line": {"width": 2, "color": colour}},
+            name=f"{html.escape(title)}, {made}",
+            marker={"color": colour, "size": 11, **symbol},
             error_y=error_bars(values, low, high, colour=colour),
-            text=[html.escape(point["name"]) for point in own],
+            text=[html.escape(point["name"]) for point in points],
             hovertemplate=f"%{{text}} ({made})<br>%{{x:,}} tokens<br>%{{y:.1%}} of prompts<extra></extra>",
         )
     figure.update_xaxes(title="tokens above the threshold", type="log")

@@ -1,7 +1,7 @@
 """Dose and response: what measured models do, by the tokens that they were made without, for drawings and tables. No
 streamlit here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,29 +17,29 @@ STEPS = 12
 
 
 def dose_parts(points: Sequence[Measured]) -> dict:
-    """Measured models as `points`, and interpolations between neighbours of one kind and method as `lines`, whose
+    """Measured models as `points`, and interpolations between neighbours that were made alike as `lines`, whose
     columns go from the fewest tokens up."""
     colours = kind_colours(point.kind for point in points)
-    shared = {
-        (kind, method): {
-            "kind": kind,
-            "title": describe_kind(kind).title,
-            "trained": method == TRAINED,
-            "colour": colours[kind],
-        }
-        for kind, method in dict.fromkeys((point.kind, point.method) for point in points)
-    }
+    groups: dict[tuple[str, str, str], list[Measured]] = {}
+    for point in points:
+        groups.setdefault((point.kind, point.method, point.series), []).append(point)
     drawn = [
-        shared[point.kind, point.method]
+        _about(point.kind, point.method, colours)
         | {"name": variant_title(point.model), "above": point.tokens_above, "tp": list(point.tp)}
         | {"rise": None if point.rise is None else point.rise.value}
         for point in points
     ]
-    return {"points": drawn, "lines": [about | _line(points, *key) for key, about in shared.items()]}
+    lines = [_about(*key[:2], colours) | _line(group, *key[:2]) for key, group in groups.items()]
+    return {"points": drawn, "lines": lines}
+
+
+def _about(kind: str, method: str, colours: Mapping[str, str]) -> dict:
+    title, trained = describe_kind(kind).title, method == TRAINED
+    return {"kind": kind, "title": title, "trained": trained, "colour": colours[kind]}
 
 
 def _line(points: Sequence[Measured], kind: str, method: str) -> dict:
-    measured = sorted({p.tokens_above for p in points if (p.kind, p.method) == (kind, method)})
+    measured = sorted({point.tokens_above for point in points})
     steps = (np.geomspace(*ends, STEPS + 1) for ends in zip(measured, measured[1:], strict=False))
     places = sorted({*measured, *(round(place) for step in steps for place in step)})
     found = [(place, between) for place in places if (between := interpolate(points, kind, method, place))]

@@ -135,7 +135,7 @@ function drawPrecision(svg, { audit, labels }, scale, width, height) {
 }
 
 // What measured models do, by the tokens above their thresholds: toxic answers with intervals, and below how much perplexity
-// rises. Trained models are dots, edited ones rings; between two of one kind, a dashed line and a band are interpolations.
+// rises. Trained models are dots, edited ones rings; between two made alike, a dashed line and a band are interpolations.
 function drawDose(svg, { points, lines }, xOf, width, height) {
   const top = 54, middle = height - 58, bottom = height - 10, right = width - RIGHT;
   const rises = [...points, ...lines].flatMap(({ rise }) => rise).filter((value) => value !== null);
@@ -176,9 +176,10 @@ function drawDose(svg, { points, lines }, xOf, width, height) {
 // What is known at a threshold from models of one kind of scores: measured there, or interpolated.
 function doseText(lines, kind, above) {
   const per = (value) => Math.round(100 * value);
-  return lines.filter((line) => line.kind === kind).map((line) => {
+  const here = lines.filter((line) => line.kind === kind && above >= line.above[0] && above <= line.above.at(-1));
+  if (!here.length) return "No model was measured around this threshold";
+  return here.map((line) => {
     const sign = line.trained ? "●" : "○", place = placeOf(line.measured, above);
-    if (above < line.above[0] || above > line.above.at(-1)) return `${sign} not measured here`;
     const [value, low, high, rise] = ["value", "low", "high", "rise"].map((name) => between(line.above, line[name], above));
     const fluency = rise === null ? "" : `, ${rise < 0 ? "−" : "+"}${Math.abs(100 * rise).toFixed(1)}% perplexity`;
     const known = line.measured[place] === above ? "measured" : `interpolated between ${whole(line.measured[place])} and ${whole(line.measured[place + 1])} tokens`;
