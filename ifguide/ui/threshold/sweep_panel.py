@@ -34,7 +34,8 @@ def ask_sweep(loaded: Loaded, kind: str, above: int) -> None:
             return
         waiting, each = set(models) - set(study.evaluation_names()), making_seconds(study, None, method)
         about = "" if each is None or not waiting else f", about {duration(each * len(waiting))}"
-        st.caption(f"{count_of(len(waiting), 'model')} to make{about}. Neighbours and budget are those of study.toml.")
+        rest = "Neighbours, token and perplexity budget are those of study.toml."
+        st.caption(f"{count_of(len(waiting), 'model')} to make{about}. {rest}")
         if st.button("Start", "sweep", icon=":material/play_arrow:", disabled=busy or not waiting):
             span = ["--from", str(int(first)), "--to", str(int(last))]
             options = ["--points", str(points), "--method", method, "--attribution", kind, *span]
