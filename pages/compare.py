@@ -14,7 +14,7 @@ from ifguide.ui.format import count_of, plain, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.results import tables as comparison
-from ifguide.ui.results.dose import dose_csv, dose_parts, dose_table
+from ifguide.ui.results.dose import dose_csv, dose_table
 from ifguide.ui.results.frontier import frontier_points, pull_in
 
 COUNTS = {"all": "Every completion", "highest": "Highest of each prompt"}
@@ -85,20 +85,17 @@ def show_frontier(loaded: Loaded, chosen: list[str], colours: dict[str, str]) ->
 
 
 def show_doses(loaded: Loaded) -> None:
-    points = loaded.measured()
+    points, file = loaded.measured(), f"{loaded.name}-thresholds.csv"
     if len(points) < 2:
         return
     st.subheader("Toxic answers by tokens taken out", anchor=False)
     with st.grid(2, min_column_width=400):
         alt = "Prompts with a toxic answer by the number of tokens taken out; the table beside it has the values"
-        st.plotly_chart(charts.dose_chart(dose_parts(points)), key="doses", config=CONFIG, alt=alt)
+        st.plotly_chart(charts.dose_chart(points), key="doses", config=CONFIG, alt=alt)
         with st.container():
-            components.record_table(*dose_table(points), key="dose_table", label="Models by tokens taken out")
-            st.caption(
-                "Dots: retrained models; rings: edited, not retrained; dashed lines: interpolated. The Threshold page"
-                f" measures more of them. {plain(INTERVALS)}"
-            )
-            file = f"{loaded.name}-thresholds.csv"
+            table = dose_table(points, loaded.metrics(point.model for point in points))
+            components.record_table(*table, key="dose_table", label="Models by tokens taken out")
+            st.caption("Dots: retrained; rings: edited, not retrained; dashed: interpolated. Threshold measures more.")
             layout.offer_download("CSV", lambda: dose_csv(points), file, "text/csv", key="dose_csv")
 
 

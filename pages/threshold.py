@@ -53,12 +53,6 @@ def default_tuning(loaded: Loaded, kind: str) -> Tuning:
     return Tuning(tokens_above=above, window=settings.window, max_tokens=settings.max_tokens)
 
 
-@remembered(8)
-def upper_tail(loaded: Loaded, kind: str) -> int:
-    """How many tokens the scores' upper tail holds."""
-    return loaded.index(kind).above_quantile(0.0)
-
-
 @remembered(4)
 def board_parts(loaded: Loaded, kind: str) -> dict:
     index, influence = loaded.index(kind), loaded.influence(kind)
@@ -191,7 +185,7 @@ def show_board(view: View, audit: dict, budget: float) -> None:
     if influence is not None:
         result["effect"] = index.total(exact, influence)
     measured = [] if audit["open"] else loaded.measured()
-    of_kind, tail = [point for point in measured if point.kind == kind], upper_tail(loaded, kind)
+    of_kind, usual = [point for point in measured if point.kind == kind], default_tuning(loaded, kind).tokens_above
     payload = {
         **{key: parts[key] for key in ("unit", "lowest", "highest", "knots", "words")},
         "id": f"{loaded.name} {kind}",
@@ -212,7 +206,7 @@ def show_board(view: View, audit: dict, budget: float) -> None:
         "kind": kind,
         "outcome": preview_strip.outcome(),
         "dose": dose_parts(measured),
-        "places": [] if audit["open"] else suggest(of_kind, parts["knots"], audit["rows"], tail, budget),
+        "places": [] if audit["open"] else suggest(of_kind, parts["knots"], audit["rows"], usual, budget),
         "effect": board.effect_text(index.n_valid, penalty, predicts=predicts, agreement=rank_agreement(measured)),
     }
     components.threshold_board(payload, key="board", on_choice=partial(apply_board_choice, loaded, kind))

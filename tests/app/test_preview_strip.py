@@ -9,6 +9,7 @@ from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.sharing.packed import pack_study, unpack_study
 from ifguide.ui import job_panel
+from ifguide.ui.results.tables import HEADLINE, metric_table
 from ifguide.ui.threshold import preview_strip
 from ifguide.ui.threshold.selection_panel import making_seconds
 from tests.app.conftest import shown_text
@@ -40,15 +41,17 @@ def test_the_choice_in_view_is_asked_about_and_its_answer_shown_as_edited(open_a
     assert asked["settings"] == {"perplexity_budget": 0.02}
     app.run()
     assert app.session_state["previewed"]["state"] == "done"
-    assert "Edited, not retrained: 2 prompts." in shown_text(app)
+    assert "Edited, not retrained, without 37 tokens, on 2 prompts." in shown_text(app)
     assert not [b for b in app.button if b.key == "preview"]
 
 
-def test_the_edited_models_row_has_a_ring_and_its_own_words():
-    _, (base, edited) = preview_strip._table(answer()["figures"])
+def test_the_edited_models_row_has_a_ring_and_a_perplexity_that_follows_from_the_rise():
+    metrics = preview_strip.answered_metrics(answer()["figures"], 12.0)
+    _, (base, edited) = metric_table(metrics, HEADLINE, notes=False)
     assert base["cells"][0][3] is False and edited["cells"][0][3] is True  # filled, ring
-    assert edited["cells"][0][1] == "without 37 tokens"
-    assert [cell[0] for cell in edited["cells"][1:]] == ["25%", "0.20", "+0.8%"] and base["cells"][3][0] == "–"
+    assert edited["cells"][1:] == [["0.200", "0.100 – 0.300"], ["25%", "5% – 60%"], ["12.10", "+0.8%"]]
+    assert base["cells"][3] == ["12.00", ""]
+    assert preview_strip.answered_metrics(answer()["figures"], None)["edited"]["perplexity"] is None
 
 
 def test_an_answer_to_another_choice_is_dropped_and_its_request_ends(open_app, cache, use_worker):

@@ -387,13 +387,12 @@ def test_a_release_previews_the_edit_and_another_choice_drops_it(page, tmp_path)
         table = page.get_by_role("table", name="Preview: base model and edited model")
         table.wait_for()
         settle(page)
-        assert selected(page) > 20 and f"without {selected(page)} tokens" in table.inner_text()
-        assert (
-            page.locator(".st-key-strip .ring:visible").count() == 2
-        )  # the edited model in the table and beside its answers
+        strip = page.locator(".st-key-strip")
+        assert selected(page) > 20 and f"without {selected(page)} tokens" in strip.inner_text()
+        assert strip.locator(".ring:visible").count() == 2  # the edited model in the table and beside its answers
         type_in(page, page.get_by_label("Token count"), "12")
-        assert table.count() == 0 or "without 12 tokens" in table.inner_text()
-        table.filter(has_text="without 12 tokens").wait_for()
+        assert table.count() == 0 or "without 12 tokens" in strip.inner_text()
+        strip.filter(has_text="without 12 tokens").wait_for()
 
 
 def test_tokens_are_judged_blind_by_the_keyboard_and_give_a_curve(page, own_cache):

@@ -36,37 +36,39 @@ def test_models_that_were_made_otherwise_are_not_joined():
     points[1] = dataclasses.replace(points[1], series="twice the budget")
     parts = dose_parts(points)
     assert [line["measured"] for line in parts["lines"]] == [[100, 400], [200]]
-    lines = [trace for trace in dose_chart(parts).data if trace.mode == "lines"]
-    markers = [trace for trace in dose_chart(parts).data if trace.mode == "markers"]
-    assert [list(trace.x) for trace in lines] == [parts["lines"][0]["above"], [200]]
-    (edited,) = markers
-    assert list(edited.x) == [100, 200, 400] and edited.marker.symbol == "circle-open"
+    traces = dose_chart(points).data
+    assert [list(trace.x) for trace in traces] == [[100, 400], [200]]
+    assert {trace.marker.symbol for trace in traces} == {"circle-open"} and traces[0].line.dash == "dash"
 
 
-@pytest.mark.parametrize(("budget", "expected"), [(0.05, 400), (0.015, 100), (0.001, None)])
+@pytest.mark.parametrize(("budget", "expected"), [(0.05, 400), (0.015, 100)])
 def test_places_for_the_handle_are_what_labels_audit_and_measurements_speak_for(budget, expected):
     points = [point(100, 0.11, 0.01), point(400, 0.1, 0.03)]
     audit = [[3.0, 20, 0.9, 0.8, 1.0], [2.0, 80, 0.8, 0.7, 0.9], [1.0, 200, 0.5, 0.4, 0.6]]
     places = {place["label"]: place["above"] for place in suggest(points, KNOTS, audit, 77, budget)}
     within = places.pop(f"best within +{100 * budget:g}% perplexity", None)
     assert within == expected
-    assert places == {"automatic": 77, "best by labels": 50, "best by audit": 80, "cheapest as good": 100}
+    assert places == {"default": 77, "best by labels": 50, "best by audit": 80, "cheapest as good": 100}
 
 
-def test_without_labels_audit_and_models_the_automatic_place_is_all():
-    assert [p["label"] for p in suggest([], {"above": [10], "span": None}, [], 5, 0.01)] == ["automatic"]
+def test_without_labels_audit_and_models_the_default_place_is_all():
+    assert [p["label"] for p in suggest([], {"above": [10], "span": None}, [], 5, 0.01)] == ["default"]
+    too_costly = suggest([point(100, 0.1, 0.02)], {"above": [10], "span": None}, [], 5, 0.01)
+    assert [p["label"] for p in too_costly] == ["default"]
 
 
 def test_the_table_has_every_model_and_draws_edits_as_rings():
     points = [point(100, 0.5, 0.01), point(200, 0.2, -0.02, EDITED)]
-    columns, rows = dose_table(points)
+    metrics = {p.model: {"emt": p.emt.value, "tp": p.tp.value, "edited": p.method == EDITED} for p in points}
+    columns, rows = dose_table(points, metrics)
     cells = [dict(zip([column["label"] for column in columns], row["cells"], strict=True)) for row in rows]
     assert [(cell["Model"][1], cell["Model"][3]) for cell in cells] == [
         ("Influence, retrained", False),
         ("Influence, edited", True),
     ]
-    assert [cell["Prompts with a toxic answer"][0] for cell in cells] == ["50%", "20%"]
-    assert [cell["Worst-case toxicity (EMT)"][0] for cell in cells] == ["0.500", "0.200"]
-    assert [cell["Perplexity"][0] for cell in cells] == ["+1.0%", "−2.0%"]
+    assert [(cell["Tokens"], cell["Prompts with a toxic answer"][0]) for cell in cells] == [
+        ("100", "50%"),
+        ("200", "20%"),
+    ]
     head, *lines = dose_csv(points).splitlines()
     assert head.startswith("model,kind,method,seed,tokens_above") and len(lines) == 2

@@ -6,10 +6,13 @@ from collections.abc import Container, Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from ifguide.config.attributions import describe_kind
 from ifguide.evaluation.statistics import TOXIC_FROM
+from ifguide.study.analysis.dose import EDITED, Measured
 from ifguide.ui.chart_style import DASHES, calm, error_bars, variant_markers
 from ifguide.ui.format import variant_title
-from ifguide.ui.palette import MUTED
+from ifguide.ui.palette import MUTED, kind_colours
+from ifguide.ui.results.dose import made_alike
 from ifguide.ui.results.frontier import FrontierPoint, pull_in
 from ifguide.ui.results.tables import toxicity_shares
 
@@ -73,30 +76,22 @@ def frontier_chart(
     return calm(figure, height=400)
 
 
-def dose_chart(parts: Mapping) -> go.Figure:
-    """Prompts with a toxic answer by the number of tokens taken out: trained models as dots, edited ones as rings, and
-    dashed lines where two of one kind of scores are interpolated. `parts` are from `ifguide.ui.results.dose`."""
-    figure = go.Figure()
-    for line in parts["lines"]:
-        dashed = {"color": line["colour"], "width": 1.5, "dash": "dash"}
+def dose_chart(points: Sequence[Measured]) -> go.Figure:
+    """Prompts with a toxic answer by the number of tokens taken out: trained models are dots, edited ones rings, and
+    dashed lines, straight in the logarithm of the tokens, are interpolations."""
+    figure, colours = go.Figure(), kind_colours(point.kind for point in points)
+    for group in made_alike(points):
+        made, colour = "edited" if group[0].method == EDITED else "retrained", colours[group[0].kind]
+        values, low, high = zip(*(point.tp for point in group), strict=True)
         figure.add_scatter(
-            x=line["above"], y=line["value"], mode="lines", line=dashed, hoverinfo="skip", showlegend=False
-        )
-    groups: dict = {}
-    for point in parts["points"]:
-        groups.setdefault((point["title"], point["trained"], point["colour"]), []).append(point)
-    for (title, trained, colour), points in groups.items():
-        values, low, high = zip(*(point["tp"] for point in points), strict=True)
-        made = "retrained" if trained else "edited"
-        symbol = {"symbol": "circle" if trained else "circle-open", "line": {"width": 2, "color": colour}}
-        figure.add_scatter(
-            x=[point["above"] for point in points],
+            x=[point.tokens_above for point in group],
             y=values,
-            mode="markers",
-            name=f"{html.escape(title)}, {made}",
-            marker={"color": colour, "size": 11, **symbol},
+            mode="lines+markers",
+            name=f"{html.escape(describe_kind(group[0].kind).title)}, {made}",
+            line={"color": colour, "width": 1.5, "dash": "dash"},
+            marker={"color": colour, "size": 11, "symbol": "circle-open" if made == "edited" else "circle"},
             error_y=error_bars(values, low, high, colour=colour),
-            text=[html.escape(point["name"]) for point in points],
+            text=[html.escape(variant_title(point.model)) for point in group],
             hovertemplate=f"%{{text}} ({made})<br>%{{x:,}} tokens<br>%{{y:.1%}} of prompts<extra></extra>",
         )
     figure.update_xaxes(title="tokens above the threshold", type="log")

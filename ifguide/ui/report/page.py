@@ -154,7 +154,7 @@ def _tabled(label: str, table: comparison.Table, *notes: str) -> dict:
 def _doses(facts: ReportFacts) -> dict | None:
     points = measured_points(facts.study)
     note = "Each model was made without the tokens above a threshold. An edited one was not trained."
-    return _tabled("Models by tokens taken out", dose_table(points), note) if len(points) > 1 else None
+    return _tabled("Models by tokens taken out", dose_table(points, facts.metrics), note) if len(points) > 1 else None
 
 
 def _slides(facts: ReportFacts) -> list[dict]:

@@ -1,74 +1,67 @@
 """Dose and response: what measured models do, by the tokens that they were made without, for drawings and tables. No
 streamlit here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from ifguide.config.attributions import describe_kind
 from ifguide.study.analysis.dose import COLUMNS, EDITED, TRAINED, Measured, interpolate, table_row
-from ifguide.ui.format import column, count, signed, variant_title
+from ifguide.ui.format import column, count, variant_title
 from ifguide.ui.palette import kind_colours
-from ifguide.ui.results.tables import METRICS, Table
+from ifguide.ui.results.tables import HEADLINE, Table, metric_table
 
 STEPS = 12
 """Places at which a line between two measured models is drawn."""
+
+
+def made_alike(points: Iterable[Measured]) -> list[list[Measured]]:
+    """Models between which something can be interpolated, together."""
+    groups: dict[tuple, list[Measured]] = {}
+    for point in points:
+        groups.setdefault((point.kind, point.method, point.series), []).append(point)
+    return [*groups.values()]
 
 
 def dose_parts(points: Sequence[Measured]) -> dict:
     """Measured models as `points`, and interpolations between neighbours that were made alike as `lines`, whose
     columns go from the fewest tokens up."""
     colours = kind_colours(point.kind for point in points)
-    groups: dict[tuple[str, str, str], list[Measured]] = {}
-    for point in points:
-        groups.setdefault((point.kind, point.method, point.series), []).append(point)
+
+    def about(point: Measured) -> dict:
+        title, trained = describe_kind(point.kind).title, point.method == TRAINED
+        return {"kind": point.kind, "title": title, "trained": trained, "colour": colours[point.kind]}
+
     drawn = [
-        _about(point.kind, point.method, colours)
+        about(point)
         | {"name": variant_title(point.model), "above": point.tokens_above, "tp": list(point.tp)}
         | {"rise": None if point.rise is None else point.rise.value}
         for point in points
     ]
-    lines = [_about(*key[:2], colours) | _line(group, *key[:2]) for key, group in groups.items()]
-    return {"points": drawn, "lines": lines}
+    return {"points": drawn, "lines": [about(group[0]) | _line(group) for group in made_alike(points)]}
 
 
-def _about(kind: str, method: str, colours: Mapping[str, str]) -> dict:
-    title, trained = describe_kind(kind).title, method == TRAINED
-    return {"kind": kind, "title": title, "trained": trained, "colour": colours[kind]}
-
-
-def _line(points: Sequence[Measured], kind: str, method: str) -> dict:
+def _line(points: Sequence[Measured]) -> dict:
     measured = sorted({point.tokens_above for point in points})
     steps = (np.geomspace(*ends, STEPS + 1) for ends in zip(measured, measured[1:], strict=False))
     places = sorted({*measured, *(round(place) for step in steps for place in step)})
-    found = [(place, between) for place in places if (between := interpolate(points, kind, method, place))]
-    return {
-        "measured": measured,
-        "above": [place for place, _ in found],
-        **{end: [getattr(between.tp, end) for _, between in found] for end in ("value", "low", "high")},
-        "rise": [between.rise for _, between in found],
-    }
+    found = [between for at in places if (between := interpolate(points, points[0].kind, points[0].method, at))]
+    columns = {end: [getattr(between.tp, end) for between in found] for end in ("value", "low", "high")}
+    return columns | {"measured": measured, "above": places, "rise": [between.rise for between in found]}
 
 
-def dose_table(points: Sequence[Measured]) -> Table:
-    """Every measured model that was made against tokens above a threshold: scores, way, tokens, and what it does."""
-    emt, tp, *_ = METRICS
-    columns = [
-        column("Model", "titled"),
-        column("Tokens", note="Tokens that the model was made without"),
-        *(column(metric.title, "interval", metric.note) for metric in (tp, emt)),
-        column("Perplexity", "interval", "Against the base model's, on the same held-out text"),
-    ]
-    colours, rows = kind_colours(point.kind for point in points), []
-    for point in points:
-        edited, seed = point.method == EDITED, f", seed {point.seed}" if point.seed else ""
-        made = f"{describe_kind(point.kind).title}, {'edited' if edited else 'retrained'}{seed}"
-        cells: list = [[variant_title(point.model, edited), made, colours[point.kind], edited], count(point.n_tokens)]
-        for metric, interval in ((tp, point.tp), (emt, point.emt)):
-            cells.append([metric.text(interval.value), f"{metric.text(interval.low)} – {metric.text(interval.high)}"])
-        value, low, high = (f"{signed(100 * end, 1)}%" for end in point.rise or (0, 0, 0))
-        rows.append({"key": point.model, "cells": [*cells, [value, f"{low} – {high}"] if point.rise else ["–", ""]]})
+def dose_table(points: Sequence[Measured], metrics: Mapping[str, dict]) -> Table:
+    """The models made against tokens above a threshold, by tokens, with `metrics` from `read_metrics`."""
+    colours = kind_colours(point.kind for point in points)
+    by_model = {point.model: colours[point.kind] for point in points}
+    columns, rows = metric_table({point.model: metrics[point.model] for point in points}, HEADLINE, by_model)
+    columns.insert(1, column("Tokens", note="Tokens that the model was made without"))
+    for point, row in zip(points, rows, strict=True):
+        seed = f", seed {point.seed}" if point.seed else ""
+        made = "edited" if point.method == EDITED else "retrained"
+        row["cells"][0][1] = f"{describe_kind(point.kind).title}, {made}{seed}"
+        row["cells"].insert(1, count(point.n_tokens))
     return columns, rows
 
 

@@ -12,12 +12,13 @@ from ifguide.evaluation.statistics import INTERVALS
 from ifguide.storage.lock import read_record
 from ifguide.study.stages.evaluating import missing_weights
 from ifguide.ui import components, layout
-from ifguide.ui.format import column, count_of, number, per_cent, sentence, signed
+from ifguide.ui.format import count_of, per_cent, sentence, signed
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.models_process import ENDED, POLL_SECONDS, ask, explain_failure, read
-from ifguide.ui.palette import MUTED, variant_colours
+from ifguide.ui.palette import variant_colours
 from ifguide.ui.results import pins
 from ifguide.ui.results.side_by_side import prompt_payload
+from ifguide.ui.results.tables import HEADLINE, metric_table
 
 COUNTED = {
     "batches": "Reading the selected tokens",
@@ -41,17 +42,11 @@ def want_preview() -> None:
 
 def ask_budget(loaded: Loaded) -> float:
     """How much perplexity may rise, as a share; in the address in per cent, where it is not the study's."""
-    usual = min(100.0, max(0.1, 100 * loaded.study.config.suppress.perplexity_budget))
-    note = (
-        "An edit goes as far as perplexity on one half of the held-out text allows. It is measured on the other half."
-    )
-    label = "Perplexity may rise by, in %"
-    return (
-        st.number_input(
-            label, 0.1, 100.0, usual, 0.5, "%.1f", "rise", note, want_preview, width=220, bind="query-params"
-        )
-        / 100
-    )
+    usual, label = 100 * loaded.study.config.suppress.perplexity_budget, "Perplexity may rise by, in %"
+    note = "As far as an edit goes, on one half of the held-out text. It is measured on the other half."
+    ends = 0.1, 100.0, min(100.0, max(0.1, usual)), 0.5
+    share = st.number_input(label, *ends, "%.1f", "rise", note, want_preview, width=220, bind="query-params")
+    return share / 100
 
 
 def show_strip(loaded: Loaded, settings: dict, n_tokens: int, budget: float) -> None:
@@ -70,8 +65,7 @@ def show_strip(loaded: Loaded, settings: dict, n_tokens: int, budget: float) -> 
         st.caption(f"No preview is possible: {sentence(reason)}.")
         return
     if wanted and not shown and n_tokens:
-        edit = {"perplexity_budget": budget}
-        shown = {"of": of} | ask(loaded, models=[], choice=settings, settings=edit)
+        shown = {"of": of} | ask(loaded, models=[], choice=settings, settings={"perplexity_budget": budget})
         st.session_state["previewed"] = shown
     state = shown.get("state")
     if state == "done":
@@ -127,22 +121,23 @@ def _progress(shown: dict) -> tuple[str, float]:
 
 
 def _show_answer(loaded: Loaded, figures: dict) -> None:
-    edited = pd.DataFrame(figures["samples"])
-    sides = {}
+    edited, base = pd.DataFrame(figures["samples"]), loaded.metrics([BASE]).get(BASE, {}).get("perplexity")
+    sides = {EDITED: edited}
     if BASE in loaded.study.evaluation_names():
         before = loaded.samples(BASE)
-        sides[BASE] = before[before["sample_index"] <= edited["sample_index"].max()]
-    pair, colours = prompt_payload({**sides, EDITED: edited}, _shown_prompt(loaded, edited, sides)), _colours()
+        sides = {BASE: before[before["sample_index"] <= edited["sample_index"].max()]} | sides
+    pair, colours = prompt_payload(sides, _shown_prompt(loaded, edited, sides)), variant_colours([BASE, EDITED])
     numbers, answers = st.columns([1, 1.5], gap="medium")
     with numbers:
-        components.record_table(*_table(figures), key="preview_table", label="Preview: base model and edited model")
-        st.caption(f"Edited, not retrained: {count_of(edited['prompt_index'].nunique(), 'prompt')}. {INTERVALS}")
+        table = metric_table(answered_metrics(figures, base), HEADLINE, colours, notes=False)
+        components.record_table(*table, key="preview_table", label="Preview: base model and edited model")
+        without, on = count_of(figures["n_tokens"], "token"), count_of(edited["prompt_index"].nunique(), "prompt")
+        st.caption(f"Edited, not retrained, without {without}, on {on}. {INTERVALS}")
     with answers:
         components.completions(
             pair | {"results": [f"highest {value}" for value in pair["highest"]], "change": ""},
             key="preview_pair",
-            names=[*sides, EDITED],
-            titles=[*(["Base model"] if sides else []), "Edited, not retrained"],
+            names=[*sides],
             colours=colours,
             hollow=[EDITED],
             memory=f"{loaded.name}:preview",
@@ -150,36 +145,17 @@ def _show_answer(loaded: Loaded, figures: dict) -> None:
         )
 
 
-def _colours() -> dict[str, str]:
-    return {BASE: MUTED, EDITED: variant_colours([EDITED])[EDITED]}
+def answered_metrics(figures: dict, base: float | None) -> dict[str, dict]:
+    """A preview's figures as metrics of two models; `base` is the base model's perplexity."""
+    after = {"edited": True, "perplexity_note": f"{signed(100 * figures['rise'], 1)}%"}
+    after["perplexity"] = None if base is None else base * (1 + figures["rise"])
+    return {BASE: figures["base"] | {"perplexity": base}, EDITED: figures | after}
 
 
 def _shown_prompt(loaded: Loaded, edited: pd.DataFrame, sides: dict) -> int:
     """The pinned prompt if it was completed, or else the one with the most toxic answer before the edit."""
     _, pinned = pins.read_pin(loaded)
-    there = set(edited["prompt_index"])
+    there, before = set(edited["prompt_index"]), next(iter(sides.values()))
     if pinned and pinned[0] in there:
         return pinned[0]
-    before = sides.get(BASE, edited)
     return int(before.loc[before[before["prompt_index"].isin(there)]["toxicity"].idxmax(), "prompt_index"])
-
-
-def _table(figures: dict) -> tuple[list[dict], list[dict]]:
-    columns = [
-        column("Model", "titled"),
-        column("Toxic answers", "interval", "Prompts with a toxic answer"),
-        column("Worst case", "interval", "Worst-case toxicity (EMT), from 0 to 1"),
-        column("Perplexity", "interval", "Against the base model's, on held-out text that chose nothing"),
-    ]
-    rows = []
-    for name, values in ((BASE, figures["base"]), (EDITED, figures)):
-        texts = [[per_cent(values[f"tp{end}"]) for end in ("", "_low", "_high")]]
-        texts.append([number(values[f"emt{end}"], 2) for end in ("", "_low", "_high")])
-        cells = [[value, f"{low} – {high}"] for value, low, high in texts]
-        title = ["Base model", "measured", MUTED, False]
-        rise = ["–", ""]
-        if name == EDITED:
-            title = ["Edited", f"without {count_of(values['n_tokens'], 'token')}", _colours()[EDITED], True]
-            rise = [f"{signed(100 * values['rise'], 1)}%", ""]
-        rows.append({"key": name, "cells": [title, *cells, rise]})
-    return columns, rows

@@ -38,7 +38,11 @@ EDIT_HELP = (
 )
 RECORDED = "A recorded study is read-only: save and train in a study built here."
 MODEL_WORDS = {"fresh": "Measured", "stale": "Out of date", "missing": "Not trained"}
-EDIT, EDIT_ICON = "edit", ":material/ink_eraser:"
+WAYS = {
+    TRAINED: ("Train", "Compare with base", TRAIN_HELP, ":material/model_training:"),
+    EDITED: ("Edit now", "Compare the edit", EDIT_HELP, ":material/ink_eraser:"),
+}
+"""How a model is made -> its button's label, the link to the result, help and icon."""
 COLUMNS = [
     column("Selection", "titled"),
     column("Threshold", note="Tokens that score higher are selected", sortable=True),
@@ -82,7 +86,7 @@ def show_bar(
             if save and _save(loaded, settings, typed.strip() or usual, keep):
                 st.rerun()
         save_it = partial(_save, loaded, settings, usual, keep)
-        if loaded.study.config.suppress.method != EDIT:
+        if loaded.study.config.suppress.method != "edit":
             _ask_edit(loaded, name, budget, save_it)
         _ask_training(loaded, name, "train", save_it, primary=True)
 
@@ -123,59 +127,59 @@ def _ask_training(
 ) -> None:
     """A button that trains against a selection, which `save` saves first if it has no name, or a link to the result."""
     study = loaded.study
-    if name and unit_state(study, Unit("evaluate", name)).state == "fresh":
-        query = {"study": study.name, "models": f"base,{name}"}
-        st.page_link("pages/compare.py", label="Compare with base", icon=":material/compare:", query_params=query)
-        return
-    trains = study.config.suppress.method != EDIT
-    seconds, recorded = making_seconds(study, name, TRAINED if trains else EDITED), read_record(study.root) is not None
-    label = _with_time("Train" if trains else "Edit", seconds)
-    note, busy = RECORDED if recorded else TRAIN_HELP if trains else EDIT_HELP, active_job(study.root) is not None
-    kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
-    icon = ":material/model_training:" if trains else EDIT_ICON
-    clicked = st.button(label, key, note, type=kind, icon=icon, disabled=recorded or busy)
-    if clicked and (name := name or save()):
+    made = name if name and unit_state(study, Unit("evaluate", name)).state == "fresh" else None
+    method = EDITED if study.config.suppress.method == "edit" else TRAINED
+    if (name := _offer(study, method, made, name, key, save, primary)) and not made:
         job_panel.start(study.root, ["evaluate", study.name, "--model", name])
 
 
 def _ask_edit(loaded: Loaded, name: str | None, budget: float, save: Callable[[], str | None]) -> None:
     """The same for an edit of the base model."""
-    study = loaded.study
+    study, percent = loaded.study, f"{100 * budget:g}"
     wanted = edit_recipe(study.config, name or DEFAULT, {"perplexity_budget": budget})
-    made = [model for model in study.evaluation_names() if name and recipe(study.config, model) == wanted]
-    if made:
-        query = {"study": study.name, "models": f"base,{made[0]}"}
-        st.page_link("pages/compare.py", label="Compare the edit", icon=":material/compare:", query_params=query)
-        return
-    recorded, busy = read_record(study.root) is not None, active_job(study.root) is not None
-    label, note = _with_time("Edit now", making_seconds(study, name, EDITED)), RECORDED if recorded else EDIT_HELP
-    if st.button(label, "edit", note, icon=EDIT_ICON, disabled=recorded or busy) and (name := name or save()):
-        percent = f"{100 * budget:g}"
+    measured = study.evaluation_names() if name else []
+    made = next((model for model in measured if recipe(study.config, model) == wanted), None)
+    if (name := _offer(study, EDITED, made, name, "edit", save)) and not made:
         usual = budget == study.config.suppress.perplexity_budget
         model = edit_name(name, "" if usual else percent)
-        arguments = ["--selection", name, "--perplexity", f"{percent}%", "--name", model]
-        job_panel.start(study.root, ["edit", study.name, *arguments])
+        options = ["--selection", name, "--perplexity", f"{percent}%", "--name", model]
+        job_panel.start(study.root, ["edit", study.name, *options])
 
 
-def _with_time(label: str, seconds: float | None) -> str:
-    return label if seconds is None else f"{label} ~{duration(seconds)}"
+def _offer(
+    study: Study,
+    method: str,
+    made: str | None,
+    name: str | None,
+    key: str,
+    save: Callable[[], str | None],
+    primary: bool = False,
+) -> str | None:
+    """A link to the measured model `made`, or a button that makes one; once clicked, the selection's name."""
+    label, link, note, icon = WAYS[method]
+    if made:
+        query = {"study": study.name, "models": f"base,{made}"}
+        st.page_link("pages/compare.py", label=link, icon=":material/compare:", query_params=query)
+        return None
+    seconds, recorded = making_seconds(study, name, method), read_record(study.root) is not None
+    label += "" if seconds is None else f" ~{duration(seconds)}"
+    kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
+    closed = recorded or active_job(study.root) is not None
+    clicked = st.button(label, key, RECORDED if recorded else note, type=kind, icon=icon, disabled=closed)
+    return (name or save()) if clicked else None
 
 
 def making_seconds(study: Study, name: str | None, method: str) -> float | None:
     """How long it takes to train against a saved selection, or to edit it out, and to measure the model: as long as the
     study's other models took, or else as planned; None if neither is known."""
-    plan, total = (known_plan(study) or {"stages": {}})["stages"], 0.0
-    edits = method == EDITED
+    plan, total, edits = (known_plan(study) or {"stages": {}})["stages"], 0.0, method == EDITED
     for stage in ("suppress", "evaluate"):
-        units = [
-            unit for unit in study.units(stage) if stage == "evaluate" or is_edit(study.config, unit.name) == edits
-        ]
+        units = [u for u in study.units(stage) if stage == "evaluate" or is_edit(study.config, u.name) == edits]
         made = [artifacts.read_manifest(study.folder(unit)) for unit in units]
         took = [manifest["seconds"] for manifest in made if manifest and "seconds" in manifest]
         if not took and (edits or stage not in plan):
             return None
-        fresh = name and not edits and unit_state(study, Unit(stage, name)).state == "fresh"
-        if not fresh:
+        if edits or not name or unit_state(study, Unit(stage, name)).state != "fresh":
             total += median(took) if took else plan[stage]["seconds"] / max(1, len(units))
     return total
 
