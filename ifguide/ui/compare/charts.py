@@ -80,6 +80,7 @@ def dose_chart(points: Sequence[Measured]) -> go.Figure:
     """Prompts with a toxic answer by the number of tokens taken out: trained models are dots, edited ones rings, and
     dashed lines, straight in the logarithm of the tokens, are interpolations."""
     figure, colours = go.Figure(), kind_colours(point.kind for point in points)
+    named = set()
     for group in made_alike(points):
         made, colour = "edited" if group[0].method == EDITED else "retrained", colours[group[0].kind]
         values, low, high = zip(*(point.tp for point in group), strict=True)
@@ -88,12 +89,15 @@ def dose_chart(points: Sequence[Measured]) -> go.Figure:
             y=values,
             mode="lines+markers",
             name=f"{html.escape(describe_kind(group[0].kind).title)}, {made}",
+            showlegend=(made, colour) not in named,
             line={"color": colour, "width": 1.5, "dash": "dash"},
             marker={"color": colour, "size": 11, "symbol": "circle-open" if made == "edited" else "circle"},
             error_y=error_bars(values, low, high, colour=colour),
             text=[html.escape(variant_title(point.model)) for point in group],
             hovertemplate=f"%{{text}} ({made})<br>%{{x:,}} tokens<br>%{{y:.1%}} of prompts<extra></extra>",
         )
-    figure.update_xaxes(title="tokens above the threshold", type="log")
+        named.add((made, colour))
+    ticks = [factor * 10**power for power in range(10) for factor in (1, 2, 5)]
+    figure.update_xaxes(title="tokens above the threshold", type="log", tickvals=ticks, tickformat=",")
     figure.update_yaxes(title="prompts with a toxic answer", tickformat=".0%", rangemode="tozero")
     return calm(figure, height=360)
