@@ -30,7 +30,9 @@ _likelihood = _register("likelihood", "numbers", "token_viewer")
 _map_keys = _register("map_keys")
 _present = _register("present")
 _share = _register("share")
-_threshold = _register("threshold", "numbers", *(f"threshold_{part}" for part in ("preview", "draw", "parts", "side")))
+_threshold = _register(
+    "threshold", "numbers", *(f"threshold_{part}" for part in ("preview", "draw", "dose", "parts", "side"))
+)
 
 
 def veiled() -> str:

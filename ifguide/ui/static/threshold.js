@@ -65,13 +65,12 @@ function makeBoard(root) {
   const effectDot = element("div", "dot"), precisionDot = element("div", "dot"), precisionNow = element("span", "num");
   precisionTitle.title = HELP.curve;
   precisionTitle.append(": ", precisionNow);
-  const doseTitle = element("div", "inlay doses"), doseNow = element("span", "num"), doseLegend = element("div", "soft small");
-  doseTitle.append(doseNow, doseLegend);
+  const doses = makeDoses(svgs.dose, (above) => takeAbove(above));
   const audit = makeAudit((acts) => board.component.setStateValue("audit", acts));
   const begin = element("button", "quiet begin");
   begin.onclick = audit.start;
   begin.onpointerdown = (event) => event.stopPropagation();
-  stack.append(svgs.axes, svgs.below, clip, svgs.marks, svgs.precision, precisionTitle, begin, svgs.dose, doseTitle, svgs.effect, effectTitle, brush, precisionDot, effectDot, line);
+  stack.append(svgs.axes, svgs.below, clip, svgs.marks, svgs.precision, precisionTitle, begin, svgs.dose, doses.title, svgs.effect, effectTitle, brush, precisionDot, effectDot, line);
   const bound = (label) => makeField(label, "Documents with such tokens are listed below.", {
     complain, wants: "a score",
     read: (text) => { if (!text) return null; const value = readNumber(text); return Number.isFinite(value) ? value : undefined; },
@@ -88,8 +87,7 @@ function makeBoard(root) {
   title.append(element("h3", "", "Choose which tokens to suppress"), axes);
   heading.append(title, range.box);
   const effectNote = element("div", "effectNote soft small");
-  const goes = element("div", "places");
-  chart.append(heading, stack, effectNote, goes, ranges, status);
+  chart.append(heading, stack, effectNote, doses.places, ranges, status);
   const controls = element("div", "controls");
   controls.append(fields.threshold.box, fields.share.box, fields.above.box, stepper.box, fields.budget.box);
 
@@ -165,8 +163,7 @@ function makeBoard(root) {
     };
     place(effectDot, !data.effect.predicts || change === null || shown.above > data.nTail ? null : board.effectY(change));
     paintPrecision(place);
-    doseNow.textContent = doseText(data.dose.lines, data.kind, shown.above);
-    for (const button of goes.querySelectorAll("button")) button.disabled = Number(button.value) === shown.above;
+    doses.paint(data, shown.above);
     if (board.from === null || board.from === shown.above) words.show(null);
     else words.show(board.preview.wordsBetween(board.from, shown.above).slice(0, WORDS_SHOWN), shown.above > board.from, data.veil, board.from);
     paintBudget();
@@ -219,7 +216,7 @@ function makeBoard(root) {
     const counts = drawBars([svgs.below, svgs.above], view, board.scale, HEIGHTS.bars, HEIGHTS.top);
     drawAxes(svgs.axes, board.scale, data.unit, width, HEIGHTS.bars, counts);
     const drawn = { marks: data.marks.length, precision: true, dose: data.dose.points.length, effect: data.effect.predicts };
-    const dots = { precision: [precisionTitle, precisionDot, begin], dose: [doseTitle], effect: [effectTitle, effectDot] };
+    const dots = { precision: [precisionTitle, precisionDot, begin], dose: [doses.title], effect: [effectTitle, effectDot] };
     let top = HEIGHTS.bars + HEIGHTS.axis;
     for (const name of ["marks", "precision", "dose", "effect"]) {
       const height = drawn[name] ? HEIGHTS[name] : 0;
@@ -233,7 +230,8 @@ function makeBoard(root) {
     const labels = board.labels?.threshold.map((at, i) => [at, board.labels.share[i]]) ?? [];
     board.precisionY = drawPrecision(svgs.precision, { audit: data.audit.rows, labels }, board.scale, width, HEIGHTS.precision);
     drawEffect();
-    drawMeasured();
+    const xOf = (above) => { const at = board.preview.thresholdAt(above); return at < view.low || at > view.high ? null : board.scale.x(at); };
+    doses.draw(data.dose, xOf, width, HEIGHTS.dose);
     range.show(board.view);
     axes.textContent = `Drag the handle: tokens to its right are suppressed. Counts are on a logarithmic axis${data.unit ? ", scores on one compressed far from 0" : ""}.`;
     paintBrush();
@@ -248,29 +246,6 @@ function makeBoard(root) {
     effectTitle.hidden = !data.effect.predicts;
     effectTitle.title = figures.effect.box.firstChild.title = data.effect.help;
     effectNote.textContent = data.effect.note;
-  }
-  function drawMeasured() {
-    const { dose } = board.data, { scale } = board;
-    const xOf = (above) => { const at = board.preview.thresholdAt(above); return at < scale.low || at > scale.high ? null : scale.x(at); };
-    drawDose(svgs.dose, dose, xOf, board.width, HEIGHTS.dose);
-    doseTitle.hidden = !dose.points.length;
-    const kinds = new Map(dose.lines.map((line) => [line.title, line.colour]));
-    doseLegend.replaceChildren("● retrained  ○ edited, not retrained  ┄ interpolated", ...(kinds.size < 2 ? [] : [...kinds].flatMap(([title, colour]) => {
-      const sign = element("span", "", "  ■ ");
-      sign.style.color = colour;
-      return [sign, title];
-    })));
-  }
-  function listPlaces() {
-    const { places } = board.data;
-    goes.hidden = !places.length;
-    goes.replaceChildren(element("span", "soft", "Go to"), ...places.map(({ above, label, note }) => {
-      const button = element("button", "quiet num", `${label}: ${whole(above)}`);
-      button.title = `${note}: ${plural(above, "token")} above the threshold.`;
-      button.value = above;
-      button.onclick = () => takeAbove(above);
-      return button;
-    }));
   }
   function drawRankCurve() {
     const width = Math.floor(ranks.clientWidth);
@@ -475,7 +450,7 @@ function makeBoard(root) {
     one.hidden = two.hidden = data.audit.open;
     root.classList.toggle("auditing", data.audit.open);
     edge.show(data.boundary, data.veil);
-    listPlaces();
+    doses.list(data.places);
     layOut();
   }
   new ResizeObserver(() => { if (Math.floor(stack.clientWidth) !== board.width) layOut(); }).observe(stack);

@@ -134,59 +134,6 @@ function drawPrecision(svg, { audit, labels }, scale, width, height) {
   return y;
 }
 
-// What measured models do, by the tokens above their thresholds: toxic answers with intervals, and below how much perplexity
-// rises. Trained models are dots, edited ones rings; between two made alike, a dashed line and a band are interpolations.
-function drawDose(svg, { points, lines }, xOf, width, height) {
-  const top = 54, middle = height - 58, bottom = height - 10, right = width - RIGHT;
-  const rises = [...points, ...lines].flatMap(({ rise }) => rise).filter((value) => value !== null);
-  const least = Math.min(0, ...rises), most = Math.max(0.01, ...rises);
-  const share = (value) => middle - value * (middle - top);
-  const rise = (value) => bottom - ((value - least) / (most - least)) * (bottom - middle - 16);
-  const grid = (y, label, axis) => [
-    shape("line", { class: axis ? "axis" : "grid", x1: LEFT, x2: right, y1: fixed(y), y2: fixed(y) }),
-    shape("text", { class: "tick", x: LEFT - 7, y: y + 3.5, "text-anchor": "end" }, label),
-  ];
-  const parts = [0, 0.5, 1].flatMap((value) => grid(share(value), `${value * 100}%`, !value));
-  if (rises.length) parts.push(...grid(rise(0), "±0%", true), ...grid(rise(most), `+${Number((100 * most).toPrecision(2))}%`));
-  if (rises.length) parts.push(shape("text", { class: "tick", x: LEFT + 6, y: middle + 17 }, "Perplexity"));
-  const path = (xs, ys, y) => xs.map((x, i) => [xOf(x), ys[i]]).filter(([x, value]) => x !== null && value !== null)
-    .map(([x, value], i) => `${i ? "L" : "M"}${fixed(x)} ${fixed(y(value))}`).join("");
-  for (const line of lines) {
-    const back = (list) => [...list].reverse();
-    const band = path([...line.above, ...back(line.above)], [...line.low, ...back(line.high)], share);
-    parts.push(shape("path", { fill: line.colour, "fill-opacity": 0.12, d: band && `${band}Z` }));
-    for (const d of [path(line.above, line.value, share), path(line.above, line.rise, rise)]) {
-      parts.push(shape("path", { class: "between", stroke: line.colour, d }));
-    }
-  }
-  for (const point of points) {
-    const x = xOf(point.above), [value, low, high] = point.tp;
-    if (x === null) continue;
-    parts.push(shape("line", { stroke: point.colour, "stroke-width": 1.5, x1: fixed(x), x2: fixed(x), y1: fixed(share(low)), y2: fixed(share(high)) }));
-    for (const y of [share(value), ...(point.rise === null ? [] : [rise(point.rise)])]) {
-      const dot = shape("circle", { class: point.trained ? "" : "edited", cx: fixed(x), cy: fixed(y), r: 4.5, fill: point.colour, stroke: point.colour });
-      dot.dataset.above = point.above;
-      dot.append(shape("title", {}, `${point.name}: ${point.title}, ${point.trained ? "retrained" : "edited"}, ${whole(point.above)} tokens above the threshold. Click to go there.`));
-      parts.push(dot);
-    }
-  }
-  svg.replaceChildren(...parts);
-}
-
-// What is known at a threshold from models of one kind of scores: measured there, or interpolated.
-function doseText(lines, kind, above) {
-  const per = (value) => Math.round(100 * value);
-  const here = lines.filter((line) => line.kind === kind && above >= line.above[0] && above <= line.above.at(-1));
-  if (!here.length) return "No model was measured around this threshold";
-  return here.map((line) => {
-    const sign = line.trained ? "●" : "○", place = placeOf(line.measured, above);
-    const [value, low, high, rise] = ["value", "low", "high", "rise"].map((name) => between(line.above, line[name], above));
-    const fluency = rise === null ? "" : `, ${rise < 0 ? "−" : "+"}${Math.abs(100 * rise).toFixed(1)}% perplexity`;
-    const known = line.measured[place] === above ? "measured" : `interpolated between ${whole(line.measured[place])} and ${whole(line.measured[place + 1])} tokens`;
-    return `${sign} ${per(value)}% [${per(low)}, ${per(high)}] toxic answers${fluency}, ${known}`;
-  }).join(" · ");
-}
-
 // The selected tokens' count over the documents in order of their rank, and the budget's line.
 function drawRanks(svg, rank, width, height, most) {
   const right = width - RIGHT, bottom = height - 22, top = 12;
