@@ -214,12 +214,14 @@ def show_board(view: View, audit: dict, budget: float) -> None:
 
 def show_outcome(view: View) -> float:
     """What the base model answers without the selected tokens; returns how much perplexity may rise, as a share."""
+    budget = view.loaded.study.config.suppress.perplexity_budget
     with st.container(border=True, key="strip"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown("**Preview: edited, not retrained**", help=preview_strip.ABOUT, width="content")
-            st.space("stretch")
-            budget = preview_strip.ask_budget(view.loaded)
-            sweep_panel.ask_sweep(view.loaded, view.kind, view.exact.n_above)
+            if read_record(view.loaded.study.root) is None:
+                st.space("stretch")
+                budget = preview_strip.ask_budget(view.loaded)
+                sweep_panel.ask_sweep(view.loaded, view.kind, view.exact.n_above)
         preview_strip.show_strip(view.loaded, view.settings, view.exact.n_selected, budget)
     return budget
 

@@ -90,7 +90,8 @@ def test_without_its_models_a_study_says_why_there_is_no_preview(open_app, tmp_p
     pack_study(study, tmp_path / "fake.ifguide")
     unpack_study(tmp_path / "fake.ifguide", tmp_path / "elsewhere")
     app = open_app(tmp_path / "elsewhere", "threshold")
-    assert "recorded without its models" in shown_text(app) and not [b for b in app.button if b.key == "preview"]
+    assert "recorded without its models" in shown_text(app)
+    assert not {"preview", "sweep"} & {button.key for button in app.button}
     (Study.open("fake", tmp_path / "cache").folder(Unit("model")) / "models.json").write_text("{")
     text = shown_text(open_app(tmp_path / "cache", "threshold"))
     assert "No preview is possible" in text and "ifguide run fake" in text and not worker.asked
