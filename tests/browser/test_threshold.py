@@ -329,7 +329,7 @@ def own_cache(tmp_path):
 def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
     cache, address = own_cache
     visit(page, f"{address}?above=90&window=1&attribution=Position+influence")
-    assert page.get_by_role("button", name="Train").is_enabled()
+    assert page.get_by_role("button", name=re.compile("^Train")).is_enabled()
     page.get_by_label("Name of the selection").fill("few")
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("Saved “few”").wait_for()
