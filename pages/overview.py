@@ -53,14 +53,16 @@ def show_result(loaded: Loaded) -> None:
                 components.present(slides, key="present")
         st.markdown(plain(" ".join(more)))
         if pair:
-            components.completions(pair, key="pair", names=pair["models"], colours=colours, memory=loaded.name)
+            components.completions(
+                pair, key="pair", names=pair["models"], colours=colours, hollow=loaded.edited, memory=loaded.name
+            )
     shown = {name: values for name, values in metrics.items() if name in FIRST_MODELS or len(metrics) <= FEW_MODELS}
     columns, rows = comparison.metric_table(shown, comparison.HEADLINE, notes=False)
     columns.insert(1, column("Worst-case toxicity, 0 to 1", "range"))
     for row in rows:
         values = shown[row["key"]]
         ends = [values.get(f"emt_{end}", values["emt"]) for end in ("low", "high")]
-        row["cells"].insert(1, [values["emt"], *ends, colours[row["key"]]])
+        row["cells"].insert(1, [values["emt"], *ends, colours[row["key"]], row["key"] in loaded.edited])
     components.record_table(columns, rows, key="headline", label="Metrics of every model")
     st.caption(plain(comparison.facts_text(next(iter(metrics.values())))))
     if n_others := len(metrics) - len(shown):

@@ -2,10 +2,7 @@
 
 from types import SimpleNamespace
 
-<<<<<<< HEAD
-=======
 import numpy as np
->>>>>>> h-data
 import pytest
 import torch
 from typer.testing import CliRunner

@@ -18,7 +18,8 @@ from ifguide.ui.results.side_by_side import Samples, offensive_spans
 
 
 def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[str, str]) -> None:
-    whose = f"{plain(variant_title(pick.model))}, completion {pick.sample + 1}" if pick.prompt != PROMPT else ""
+    model = plain(variant_title(pick.model, pick.model in loaded.edited))
+    whose = f"{model}, completion {pick.sample + 1}" if pick.prompt != PROMPT else ""
     with st.container(key="drawer", gap="small"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.subheader("Training documents" if pick.model else "Token probabilities", anchor=False)
@@ -28,7 +29,7 @@ def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[s
             icon, close = ":material/close:", (0, "close")
             st.button("Close", "drawer_close", None, remember_pick, close, type="tertiary", icon=icon, shortcut="Esc")
         if pick.model:
-            st.caption(whose or plain(variant_title(pick.model)))
+            st.caption(whose or model)
             _show_nearest(loaded, pick.text, pick.span)
         else:
             _show_likelihood(loaded, samples, pick, colours)

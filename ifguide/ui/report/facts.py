@@ -13,7 +13,7 @@ from ifguide.evaluation.outcomes import Outcomes, compare_with_first
 from ifguide.selection.algorithm import precision_recall
 from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
-from ifguide.study.analysis.comparison import Comparison, compare_variants
+from ifguide.study.analysis.comparison import Comparison, compare_variants, read_metrics
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
@@ -88,6 +88,10 @@ class ReportFacts:
     """Stage -> why it is out of date or missing."""
 
     @property
+    def edited(self) -> frozenset[str]:
+        return frozenset(name for name, values in self.metrics.items() if values.get("edited"))
+
+    @property
     def first(self) -> str:
         return next(iter(self.metrics))
 
@@ -111,7 +115,7 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
     documents, top = _documents(study, chosen, marked_words(samples[BASE]) if BASE in samples else frozenset())
     return ReportFacts(
         study=study,
-        metrics={name: study.metrics(name) or {} for name in names},
+        metrics={name: {} for name in names} | read_metrics(study, names),
         samples=samples,
         differences={comparison.variant: comparison for comparison in compared},
         outcomes=compare_with_first(samples),
