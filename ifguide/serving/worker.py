@@ -47,6 +47,8 @@ SPARE = 400_000_000
 """Bytes of memory that models leave free."""
 KEPT = 200
 """Ended requests that are remembered."""
+COLOURED = 40
+"""Best documents of a trace whose tokens' scores are told."""
 ENDED = ("done", "cancelled", "failed")
 
 
@@ -80,7 +82,7 @@ class Request:
     cells: list[dict] = field(default_factory=list)
     """For each model, its completion's `text` so far, `toxicity`, toxic `spans`, and whether it has `ended`. A growing
     text ends with a whole word and is never newer than its spans, so that the app can veil it. Of a trace: the
-    documents scored so far, see `describe_traced`, the best first."""
+    documents scored so far, see `describe_traced`, the best first; after `COLOURED` of them without `scores`."""
     read: float = field(default_factory=time.monotonic)
     """When somebody last asked about it."""
 
@@ -266,11 +268,15 @@ class Worker:
         span = request.trace.get("span")
         answer = Answer(**request.trace | {"span": tuple(span) if span else None})
         candidates, traced = choose_candidates(study, answer, index), []
+        if not self._move(request, "running", f"documents 0 {len(candidates)}"):
+            return
         direction = tracer.direction(answer)
         for part in tracer.trace(direction, candidates):
             traced += part
-            best = sorted(traced, key=lambda one: -one.total)
-            request.cells = [describe_traced(study, one) for one in best]
+            cells = request.cells + [describe_traced(study, one) for one in part]
+            request.cells = sorted(cells, key=lambda cell: -cell["score"])
+            for worse in request.cells[COLOURED:]:
+                worse.pop("scores", None)
             request.figures = {"noise": noise_floor(traced)}
             if not self._move(request, "running", f"documents {len(traced)} {len(candidates)}"):
                 return

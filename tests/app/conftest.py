@@ -52,3 +52,32 @@ def shown_text(app: AppTest) -> str:
     """Everything the page says in Streamlit's own elements."""
     kinds = ("title", "subheader", "markdown", "caption", "info", "warning", "error", "success", "text")
     return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind)).replace("\\", "")
+
+
+class FakeWorker:
+    """Answers as the models' process does; a ProcessError where `answers` has one."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked, self.cancelled = list(answers), [], []
+
+    def ask(self, **request):
+        self.asked.append(request)
+        return "1.1"
+
+    def read(self, id, *, cancel=False):
+        if cancel:
+            self.cancelled.append(id)
+        found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(found, Exception):
+            raise found
+        return {"message": "", "cells": [], "ahead": 0} | found
+
+
+@pytest.fixture
+def use_worker(monkeypatch):
+    def use(*answers):
+        worker = FakeWorker(*answers)
+        monkeypatch.setattr("ifguide.ui.models_process.model_worker", lambda: worker)
+        return worker
+
+    return use

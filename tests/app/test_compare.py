@@ -4,7 +4,6 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
 from ifguide.errors import ProcessError
 from ifguide.evaluation.outcomes import Outcomes
@@ -99,7 +98,7 @@ def test_filters_search_and_orders_narrow_the_prompts(open_app, cache):
 def test_clicked_completion_in_the_address_shows_the_nearest_documents(open_app, cache):
     app = open_app(cache, "compare", pick="3.0.base")
     assert not app.exception and not app.error
-    assert "Training documents" in [s.value for s in app.subheader] and "Base model, completion 1" in shown_text(app)
+    assert "Training documents" in [s.value for s in app.subheader] and "Reads alike" in shown_text(app)
     assert "rarest words and word pairs, out of all documents" in shown_text(app)
     app.button(key="drawer_close").click().run()
     assert not app.subheader and param(app, "pick") is None
@@ -169,35 +168,6 @@ def test_a_study_measured_before_spans_were_looked_for_shows_none(open_app, tmp_
     app = open_app(tmp_path / "cache", "compare", pick=f"{row['prompt_index']}.{row['sample_index']}.base", span="6-11")
     assert not app.exception and not app.error
     assert "share the completion's rarest words" in shown_text(app)
-
-
-class FakeWorker:
-    """Answers as the models' process does; a ProcessError where `answers` has one."""
-
-    def __init__(self, *answers):
-        self.answers, self.asked, self.cancelled = list(answers), [], []
-
-    def ask(self, **request):
-        self.asked.append(request)
-        return "1.1"
-
-    def read(self, id, *, cancel=False):
-        if cancel:
-            self.cancelled.append(id)
-        found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(found, Exception):
-            raise found
-        return {"message": "", "cells": [], "ahead": 0} | found
-
-
-@pytest.fixture
-def use_worker(monkeypatch):
-    def use(*answers):
-        worker = FakeWorker(*answers)
-        monkeypatch.setattr("ifguide.ui.compare.live.model_worker", lambda: worker)
-        return worker
-
-    return use
 
 
 def run_prompt(app, text: str):

@@ -15,12 +15,13 @@ import numpy as np
 
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.data.word_index import WordIndex, choose_documents
-from ifguide.errors import InputError
+from ifguide.errors import InputError, StaleError
 from ifguide.storage.artifacts import read_manifest
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stages import checkpoints
 from ifguide.study.stages.editing import load_base
+from ifguide.study.stages.evaluating import missing_weights
 
 if TYPE_CHECKING:
     from ifguide.influence.central import CentralDifference
@@ -102,6 +103,16 @@ def describe_traced(study: Study, one: Traced) -> dict:
         "alike": candidate.alike,
         "scores": [round(float(score), 5) for score in one.scores],
     }
+
+
+def find_obstacle(study: Study) -> str:
+    """Why answers cannot be traced, with the remedy; empty where the model and its curvature are there."""
+    try:
+        if not (reason := missing_weights(study, BASE)) and not read_manifest(study.folder(Unit("curvature", "final"))):
+            study.manifest(Unit("factors"))
+    except StaleError as error:
+        return str(error)
+    return reason
 
 
 def word_index(study: Study) -> WordIndex:

@@ -215,9 +215,9 @@ def select_best(study: Study, name: str, method: str, scores: np.ndarray, choice
     return _describe(study, name, method, ranking, mask, window=choice.window, max_tokens=choice.max_tokens)
 
 
-def _from_mask(study: Study, name: str, kind: str, mask: np.ndarray) -> Selection:
+def _from_mask(study: Study, name: str, kind: str, mask: np.ndarray, **made) -> Selection:
     """A selection made in another way; documents are ranked by how much of it they have."""
-    return _describe(study, name, kind, _rank(study.corpus(), mask, 0.5), mask)
+    return _describe(study, name, kind, _rank(study.corpus(), mask, 0.5), mask, **made)
 
 
 def save_mask(study: Study, name: str, path: str) -> Selection:
@@ -233,19 +233,20 @@ def save_mask(study: Study, name: str, path: str) -> Selection:
     return _save_marked(study, name, mask)
 
 
-def save_documents(study: Study, name: str, documents: Iterable[int]) -> Selection:
-    """Save all tokens of some documents, by their numbers, as a selection. A ConfigError: a bad name."""
+def save_documents(study: Study, name: str, documents: Iterable[int], answer: str = "") -> Selection:
+    """Save all tokens of some documents, by their numbers, as a selection; `answer` says in its settings what they were
+    traced for. A ConfigError: a bad name."""
     _check_new_name(name)
     corpus, mask = study.corpus(), _new_mask(study)
     for document in documents:
         part = slice(int(corpus.offsets[document]), int(corpus.offsets[document + 1]))
         mask[part] = corpus.valid_parts[part]
-    return _save_marked(study, name, mask)
+    return _save_marked(study, name, mask, **({"answer": answer} if answer else {}))
 
 
-def _save_marked(study: Study, name: str, mask: np.ndarray) -> Selection:
+def _save_marked(study: Study, name: str, mask: np.ndarray, **made) -> Selection:
     inputs = inputs_of(study, Unit("selection", name), [Unit("corpus")])
-    return _save(study, _from_mask(study, name, "mask", mask), inputs, {"kind": "mask"})
+    return _save(study, _from_mask(study, name, "mask", mask, **made), inputs, {"kind": "mask"})
 
 
 def _by_scores(study: Study, choice: Choice, name: str, seed: int | None = None) -> Selection:

@@ -9,28 +9,19 @@ from collections.abc import Mapping
 import streamlit as st
 
 from ifguide.config.schema import EvaluateConfig
-from ifguide.errors import ProcessError
-from ifguide.serving.client import ModelWorker
 from ifguide.storage.lock import read_record
 from ifguide.study.stages.evaluating import missing_weights
 from ifguide.ui import components, layout
 from ifguide.ui.compare.picks import PROMPT, Pick, remember_pick, shown_pick
 from ifguide.ui.format import column, count_of, number, plain, sentence, variant_title
 from ifguide.ui.loaders import Loaded
+from ifguide.ui.models_process import ENDED, POLL_SECONDS, ask, explain_failure, read
 from ifguide.ui.results.side_by_side import completion_cell
 
-POLL_SECONDS = 0.2
-ENDED = ("done", "cancelled", "failed")
 HISTORY = 20
 """Prompts kept in the session."""
 SETTINGS = {"temperature": "temperature", "top_p": "top_p", "length": "max_new_tokens"}
 """Parameter of the address -> setting of `EvaluateConfig`."""
-
-
-@st.cache_resource(show_spinner=False)
-def model_worker() -> ModelWorker:
-    """The process that runs the models, shared by all readers."""
-    return ModelWorker()
 
 
 def tried_rows() -> dict[str, dict]:
@@ -38,7 +29,8 @@ def tried_rows() -> dict[str, dict]:
     tried = st.session_state.get("tried")
     if not tried or tried["state"] not in ENDED:
         return {}
-    return {model: _row(cell) for model, cell in zip(tried["ask"]["models"], tried["cells"], strict=False)}
+    asked = {"prompt": tried["ask"]["prompt"]}
+    return {model: _row(cell) | asked for model, cell in zip(tried["ask"]["models"], tried["cells"], strict=False)}
 
 
 def _row(cell: dict) -> dict:
@@ -91,17 +83,17 @@ def _start(loaded: Loaded, names: list[str], prompt: str, settings: dict) -> Non
     """Ask the models; this reader's running prompt, if any, is cancelled."""
     layout.set_parameter("try", prompt)
     remember_pick(0, "close")
-    before, ask = st.session_state.get("tried"), {"models": names, "prompt": prompt, **settings}
+    before, asked = st.session_state.get("tried"), {"models": names, "prompt": prompt, **settings}
     if before and before["state"] not in ENDED:
-        _read(before, cancel=True)
-    st.session_state["tried"] = {"of": loaded.key, "ask": ask} | _ask(loaded, **ask)
+        read(before, cancel=True)
+    st.session_state["tried"] = {"of": loaded.key, "ask": asked} | ask(loaded, **asked)
 
 
 def _show_tried(loaded: Loaded, colours: Mapping[str, str], pick: Pick | None, *, follow: bool) -> None:
     tried = st.session_state["tried"]
     if follow:
         if tried["state"] not in ENDED:  # it may have been stopped
-            _read(tried)
+            read(tried)
         if tried["state"] in ENDED:
             others = [other for other in st.session_state.get("history", []) if other["ask"] != tried["ask"]]
             st.session_state["history"] = [tried, *others][:HISTORY]
@@ -110,11 +102,11 @@ def _show_tried(loaded: Loaded, colours: Mapping[str, str], pick: Pick | None, *
     if tried["state"] != "done":
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             if tried["state"] == "failed":
-                st.error(_sentence(tried["message"]), icon=":material/error:")
+                st.error(explain_failure(tried["message"]), icon=":material/error:")
             else:
                 st.caption(_progress(tried), width="content")
             if running:
-                layout.button("Stop", "try_stop", "stop", _read, tried, True)
+                layout.button("Stop", "try_stop", "stop", read, tried, True)
     cells = [completion_cell(_row(c)) | {"growing": running and not c["ended"]} for c in tried["cells"]]
     if not cells:
         return
@@ -156,12 +148,12 @@ def _offer_history(loaded: Loaded) -> None:
 
 
 def _recall(tried: dict) -> None:
-    ask = tried["ask"]
-    config = ask["settings"]
-    st.session_state.update({"tried": tried, "try": ask["prompt"], "draw": ask["sample"] + 1})
+    asked = tried["ask"]
+    config = asked["settings"]
+    st.session_state.update({"tried": tried, "try": asked["prompt"], "draw": asked["sample"] + 1})
     for key, setting in SETTINGS.items():
         st.session_state[key] = config[setting]
-    layout.set_parameter("try", ask["prompt"])
+    layout.set_parameter("try", asked["prompt"])
     remember_pick(0, "close")
 
 
@@ -173,41 +165,21 @@ def compute_tokens(loaded: Loaded, names: list[str], prompt: int) -> None:
         return
     of, asked = [*loaded.key, prompt, *names], st.session_state.get("tokens_asked", {})
     if asked.get("of") != of and st.session_state.get("picked") == st.query_params.get("pick"):
-        asked = st.session_state["tokens_asked"] = {"of": of} | _ask(loaded, models=names, number=prompt)
+        asked = st.session_state["tokens_asked"] = {"of": of} | ask(loaded, models=names, number=prompt)
     if asked.get("of") == of and asked["state"] not in ENDED:
         st.fragment(_wait_for_tokens, run_every=POLL_SECONDS)(asked)
         return
     if asked.get("of") == of:
-        st.error(_sentence(asked["message"] or "it was stopped"), icon=":material/error:")
+        st.error(explain_failure(asked["message"] or "it was stopped"), icon=":material/error:")
     st.caption("Shows how likely each model finds each token of these completions.")
     again: dict = {"picked": st.query_params.get("pick"), "tokens_asked": {}}
     layout.button("Compute", "compute_tokens", "play_arrow", st.session_state.update, again)
 
 
 def _wait_for_tokens(asked: dict) -> None:
-    _read(asked)
+    read(asked)
     if asked["state"] in ENDED:
         if asked["state"] == "done":
             st.session_state["tokens_asked"] = {}
         st.rerun()
     st.caption(_progress(asked) if asked["state"] != "running" else "Reading the completions of this prompt…")
-
-
-def _ask(loaded: Loaded, **request) -> dict:
-    """Send a request to the queue; returns its state."""
-    state = {"state": "waiting", "message": "", "cells": [], "ahead": 0}
-    try:
-        return state | {"id": model_worker().ask(study=str(loaded.study.root), **request)}
-    except ProcessError as error:
-        return state | {"state": "failed", "message": str(error)}
-
-
-def _read(state: dict, cancel: bool = False) -> None:
-    try:
-        state |= model_worker().read(state["id"], cancel=cancel)
-    except ProcessError as error:
-        state |= {"state": "failed", "message": str(error)}
-
-
-def _sentence(text: str) -> str:
-    return sentence(f"{text[:1].upper()}{text[1:]}.")

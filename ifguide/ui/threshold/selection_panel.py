@@ -42,7 +42,7 @@ COLUMNS = [
 CHOSEN_OTHERWISE = {
     "oracle": "The spans that people marked",
     "borrowed": "A selection of another study, carried over by characters",
-    "mask": "Tokens that a file names",
+    "mask": "Tokens that a file names, or of documents that pushed toward an answer",
     **{name: what[0].upper() + what[1:] for name, (_, what) in BASELINES.items()},
 }
 """Kind of a selection without a threshold -> what it is."""

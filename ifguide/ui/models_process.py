@@ -1,0 +1,39 @@
+"""What pages ask the process that runs the models (`ifguide.serving`), which all readers share."""
+
+import streamlit as st
+
+from ifguide.errors import ProcessError
+from ifguide.serving.client import ModelWorker
+from ifguide.ui.format import sentence
+from ifguide.ui.loaders import Loaded
+
+POLL_SECONDS = 0.2
+ENDED = ("done", "cancelled", "failed")
+
+
+@st.cache_resource(show_spinner=False)
+def model_worker() -> ModelWorker:
+    """The process, started by its first request."""
+    return ModelWorker()
+
+
+def ask(loaded: Loaded, **request) -> dict:
+    """Send a request to the queue; returns its state."""
+    state = {"state": "waiting", "message": "", "cells": [], "figures": {}, "ahead": 0}
+    try:
+        return state | {"id": model_worker().ask(study=str(loaded.study.root), **request)}
+    except ProcessError as error:
+        return state | {"state": "failed", "message": str(error)}
+
+
+def read(state: dict, cancel: bool = False) -> None:
+    """Bring a request's state up to date; `cancel` ends it."""
+    try:
+        state |= model_worker().read(state["id"], cancel=cancel)
+    except ProcessError as error:
+        state |= {"state": "failed", "message": str(error)}
+
+
+def explain_failure(text: str) -> str:
+    """An error's message as a sentence of Markdown."""
+    return sentence(f"{text[:1].upper()}{text[1:]}.")
