@@ -16,6 +16,8 @@ CACHE := $(or $(IFGUIDE_CACHE),cache)
 INPUTS := $(CACHE)/showcase-inputs
 # A study recorded for a first look, which the app opens while the demo is built.
 SHOWCASE := docs/showcase.ifguide
+# It is made in a cache of its own: `make app` keeps the recorded one, read-only, under the same name.
+RECORD := IFGUIDE_CACHE=$(CACHE)/recording $(PY) -m ifguide
 ARGS  ?=
 # Test processes, of one thread each.
 WORKERS ?= 2
@@ -36,12 +38,12 @@ demo: $(VENV)/.installed
 
 showcase: smollm2
 	$(PY) -c "from pathlib import Path; from ifguide.study.demo import write_inputs; write_inputs(Path('$(INPUTS)'))"
-	test -f $(CACHE)/showcase/study.toml || $(PY) -m ifguide new showcase --model $(CACHE)/models/smollm2-135m \
+	test -f $(CACHE)/recording/showcase/study.toml || $(RECORD) new showcase --model $(CACHE)/models/smollm2-135m \
 	  --corpus $(INPUTS)/corpus.jsonl --id-field id --source-field source --spans-field spans \
 	  --toxic $(INPUTS)/toxic_queries.jsonl --safe $(INPUTS)/safe_queries.jsonl \
 	  --prompts $(INPUTS)/eval_prompts.jsonl --heldout $(INPUTS)/heldout.jsonl
-	$(PY) -m ifguide run showcase
-	$(PY) -m ifguide pack showcase --out $(SHOWCASE)
+	$(RECORD) run showcase
+	$(RECORD) pack showcase --complete --out $(SHOWCASE)
 
 smollm2: $(CACHE)/models/smollm2-135m/config.json
 

@@ -7,7 +7,7 @@ from ifguide.evaluation.statistics import INTERVALS, TOXIC_FROM
 from ifguide.study.analysis.comparison import treatment_note
 from ifguide.study.freshness import stage_state
 from ifguide.study.stages.evaluating import shared_prompts_warning
-from ifguide.ui import components, frame, layout
+from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.chart_style import CONFIG
 from ifguide.ui.compare import blind_panel, charts, live, methods_panel, models_line, picks, prompt_list
 from ifguide.ui.format import count_of, plain, variant_title
@@ -123,7 +123,8 @@ with layout.guard():
         margin = models_line.ask_margin()
     outcomes = compare_with_first(samples, margin=margin)
     outcome_place.markdown(models_line.describe_outcomes(loaded, names[0], outcomes), help=models_line.COUNTED)
-    views = dict(zip(VIEWS, st.tabs(VIEWS, key="view", on_change="rerun", bind="query-params"), strict=True))
+    titles = VIEWS[:-1] if job_panel.refuse_recorded(loaded.study.root) else VIEWS  # no other method can be trained
+    views = dict(zip(titles, st.tabs(titles, key="view", on_change="rerun", bind="query-params"), strict=True))
     view = next((title for title, tab in views.items() if tab.open), VIEWS[0])
     with views[view]:
         if view == "Side by side":

@@ -14,7 +14,7 @@ from ifguide.ui.documents.token_view import Layer
 from ifguide.ui.format import count, plain, selection_title
 from ifguide.ui.loaders import Loaded
 
-VERDICTS = {"toxic": "Toxic", "fine": "Fine", "unsure": "Unsure", "none": "No verdict yet"}
+VERDICTS = {"toxic": "Toxic", "fine": "Fine", "unsure": "Unsure", "none": "No verdict yet", "disputed": "Disputed"}
 SPANS = {"any": "With or without", "with": "With human labels", "without": "Without"}
 FILTERS: dict[str, tuple[object, str]] = {
     "selection": (DEFAULT, "selection: {}"),
@@ -41,9 +41,8 @@ def ask_more(loaded: Loaded) -> dict:
     more["only"] = st.toggle("Only documents with selected tokens", key="only", bind="query-params")
     note = "If off, nearly identical documents are listed once, and a verdict applies to all of them."
     more["copies"] = st.toggle("Show every near-duplicate", key="copies", bind="query-params", help=note)
-    title_of = VERDICTS.__getitem__
     more["verdicts"] = st.multiselect(
-        "Verdict", list(VERDICTS), None, title_of, "verdicts", placeholder="Any", bind="query-params"
+        "Verdict", list(VERDICTS), None, VERDICTS.__getitem__, "verdicts", placeholder="Any", bind="query-params"
     )
     if loaded.corpus().in_span is not None:
         more["spans"] = layout.choose("Human labels", SPANS, key="spans")
@@ -88,18 +87,23 @@ def build_filter(loaded: Loaded, asked: dict, store: DocumentStore, log: Verdict
 
 def offer_list(loaded: Loaded, store: DocumentStore, criteria: DocumentFilter, log: VerdictLog) -> None:
     order = store.order(criteria)
+    if not len(order):
+        unset = {"search": "", "sources": []} | {key: FILTERS[key][0] for key in FILTERS if key != "selection"}
+        layout.button("Clear filters", "clear", "filter_alt_off", st.session_state.update, unset)
     st.caption(f"{count(len(order))} of {count(store.n_documents)}", width="content", help="Documents in the list")
     for form, mime in (("csv", "text/csv"), ("json", "application/json")):
 
         def write(form: str = form) -> str:
-            return document_list.write_list(store.rows(order), log.entries(document_data.reviewer()), form)
+            return document_list.write_list(store.rows(order), log.reviewers(), loaded.corpus(), form)
 
-        note = f"Download the list with its verdicts, by rank ({form.upper()})"
+        texts = " with texts" * (len(order) <= document_list.MOST_TEXTS)
+        note = f"Download the list{texts} by rank, a row for each verdict and reviewer ({form.upper()})"
         layout.offer_download(form.upper(), write, f"{loaded.name}-documents.{form}", mime, key=form, help=note)
 
 
 loaded = frame.open_page("Documents", wide=True)
 with layout.guard():
+    document_data.need_selection(loaded)
     layout.need_stage(loaded, "selection", "Documents are ranked by the selected tokens.")
     document_data.need_table(loaded)
     document_data.warm_up(loaded)

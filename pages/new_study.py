@@ -11,7 +11,7 @@ from ifguide.data.chat import MESSAGES
 from ifguide.data.queries import CONTINUATION, KINDS
 from ifguide.data.query_sources import find_rewrites
 from ifguide.errors import ConfigError
-from ifguide.runtime.jobs import Job, active_job, start_job
+from ifguide.runtime.jobs import Job, active_job, enqueue_job
 from ifguide.study.drafts import Draft
 from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.planning.plan import known_plan, plan_rows
@@ -42,7 +42,7 @@ def ask_name() -> str:
     try:
         return name and free_place(name).name
     except ConfigError as error:
-        show_problem(str(error))
+        st.error(sentence(str(error)), icon=":material/error:")
         return ""
 
 
@@ -185,6 +185,8 @@ def show_plan(study: Study) -> None:
     rows = [{"key": line[0], "cells": [line[n] for n in used]} for line in cells]
     with right:
         components.record_table([columns[n] for n in used], rows, key="plan", label="What each step takes")
+    if warning := plan["prompts_warning"].partition(";")[0]:
+        st.warning(f"{sentence(warning)} Better give prompts of their own in step 4.", icon=":material/warning:")
     for problem in plan["problems"]:
         st.warning(f"Does not fit: {sentence(problem)}", icon=":material/memory:")
     if not plan["problems"]:
@@ -213,7 +215,7 @@ def check_and_create(name: str, given: list[str]) -> None:
         if st.button("Create and run", type="primary", icon=icon, disabled=waiting):
             root = draft().finish(name)
             start_over()
-            start_job(name, ["run", name], root.parent)
+            enqueue_job(name, ["run", name], root.parent)
             layout.open_study(name)
     else:
         failed = offer_job("Check and plan", command, icon=icon, ready=not missing, primary=True)

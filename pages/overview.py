@@ -10,6 +10,7 @@ from ifguide.study.freshness import stage_states
 from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import STAGES
+from ifguide.study.stages.select import selection_warning
 from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.format import STATE_WORDS, column, count_of, duration, job_title, plain, sentence
 from ifguide.ui.loaders import Loaded
@@ -47,7 +48,7 @@ def show_result(loaded: Loaded) -> None:
         claim, *more = comparison.headline({"base": metrics["base"]} | metrics, "default", difference)
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.header(plain(claim), anchor=False)
-            pair = pins.pinned_pair(loaded)
+            pair = pins.pinned_pair(loaded.study, loaded.samples)
             if pair and (slides := make_deck(loaded, pair)):
                 components.present(slides, key="present")
         st.markdown(plain(" ".join(more)))
@@ -69,7 +70,7 @@ def show_result(loaded: Loaded) -> None:
 
 def show_next(fresh: set[str]) -> None:
     steps = (
-        ("selection", "documents", "1. Read the most toxic documents", ":material/article:"),
+        ("scores", "documents", "1. Read the most toxic documents", ":material/article:"),
         ("index", "threshold", "2. Choose which tokens to suppress", ":material/tune:"),
         ("evaluate", "compare", "3. Compare the models", ":material/compare:"),
     )
@@ -79,13 +80,17 @@ def show_next(fresh: set[str]) -> None:
                 st.page_link(f"pages/{page}.py", label=label, icon=icon, width="content")
 
 
-def show_stages(states: dict, running: str | None) -> None:
+def show_stages(study: Study, states: dict, running: str | None) -> None:
     columns = [column("Step", "titled"), column("State", "state"), column("Duration")]
     rows = []
     for place, stage in enumerate(STAGES, 1):
         state = states[stage]
         reason = "" if state.state == "missing" else layout.explain(state)
-        shown = ["running", "Running now", ""] if stage == running else [state.state, STATE_WORDS[state.state], reason]
+        shown = [state.state, STATE_WORDS[state.state], reason]
+        if stage == running:
+            shown = ["running", "Running now", ""]
+        elif not study.units(stage):
+            shown = ["missing", "Skipped", "With these settings, nothing needs it."]
         cells = [[f"{place}. {job_title(stage)}", STAGES[stage].note, ""], shown, duration(state.seconds)]
         rows.append({"key": stage, "cells": cells})
     components.record_table(columns, rows, key="stages", label="Steps of the study")
@@ -120,11 +125,13 @@ with layout.guard():
     states = stage_states(loaded.study)
     fresh = {stage for stage, state in states.items() if state.state != "missing"}
     show_run(loaded.study, states)
+    if warning := selection_warning(loaded.study):
+        st.warning(plain(warning), icon=":material/rule:")
     show_result(loaded)
     show_next(fresh)
     done = sum(state.state == "fresh" for state in states.values())
     with st.expander(f"Steps: {done} of {len(STAGES)} up to date", expanded=done < len(STAGES)):
-        show_stages(states, job_panel.running_stage(loaded.study.root))
+        show_stages(loaded.study, states, job_panel.running_stage(loaded.study.root))
     with st.expander("This study"):
         if loaded.study.config.description:
             st.text(loaded.study.config.description)

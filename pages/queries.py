@@ -21,7 +21,7 @@ with layout.guard():
         chosen = query_view.show_list(rows[part], kind, effects)
     if chosen is not None:
         query_view.show_query(loaded, kind, chosen, effects)
-    busy = job_panel.show_job(loaded.study.root)
+    job_panel.show_job(loaded.study.root)
     if not effects:
-        query_view.offer_job(loaded, busy)
-    mechanism_view.show_mechanism(loaded, busy)
+        query_view.offer_job(loaded)
+    mechanism_view.show_mechanism(loaded)

@@ -13,9 +13,11 @@ from ifguide.config.names import DEFAULT
 from ifguide.errors import InputError
 from ifguide.selection.index import Resolved
 from ifguide.storage.lock import read_record
+from ifguide.study.analysis.document_map import read_map
 from ifguide.study.analysis.reliability import KINDS, describe_reliability, read_reliability
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
+from ifguide.study.stages.select import selection_warning
 from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.documents.loaders import open_log, reviewer
 from ifguide.ui.format import count, count_of, plain, score
@@ -275,10 +277,11 @@ def tune(loaded: Loaded) -> None:
         view = View(loaded, kind, tuning, loaded.resolved(tuning.settings(kind)), chosen)
         audit = update_audit(loaded, kind, tuning)
         show_board(view, audit)
-        job_panel.show_job(loaded.study.root)
         if not audit["open"]:  # the tables would give away which words are selected
-            parts = (show_documents, show_map, show_words, show_sources, show_saved)
-            for tab, show in zip(st.tabs(PARTS, key="part", bind="query-params"), parts, strict=True):
+            parts = dict(zip(PARTS, (show_documents, show_map, show_words, show_sources, show_saved), strict=True))
+            if job_panel.refuse_recorded(loaded.study.root) and read_map(loaded.study) is None:
+                del parts["Map"]
+            for tab, show in zip(st.tabs([*parts], key="part", bind="query-params"), parts.values(), strict=True):
                 if tab.open:
                     with tab:
                         show(view)
@@ -295,4 +298,6 @@ loaded = frame.open_page("Threshold", wide=True)
 with layout.guard():
     layout.need_stage(loaded, "index", "The threshold needs the sorted scores.")
     layout.note_changes(loaded)
+    if warning := selection_warning(loaded.study):
+        st.warning(plain(warning), icon=":material/rule:")
     tune(loaded)

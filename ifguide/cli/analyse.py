@@ -268,14 +268,25 @@ def report(
 def pack(
     name: StudyName,
     out: Annotated[Path | None, Option(metavar="FILE", help="Where to write it.", show_default="NAME.ifguide")] = None,
+    complete: Annotated[bool, Option("--complete", help="First compute what the app shows on demand.")] = False,
 ) -> Answer:
     """Write a study to one file, to open read-only.
 
     `ifguide app FILE` opens it. It holds texts, scores, selections and completions, but no weights and no tokenizer.
+    The app offers only what the file holds. `--complete` computes, if it is missing: explanations of the best-ranked
+    documents and of the queries, the layers of the models, the map, and the token probabilities of Overview's pair.
     """
     from ifguide.study.sharing.packed import pack_study
 
-    path = pack_study(open_study(name), out or Path(f"{name}.ifguide"))
+    study = open_study(name)
+    if complete:
+        from ifguide.study.analysis.complete import complete_study
+        from ifguide.ui.results.pins import pinned_pair
+
+        pair = pinned_pair(study, study.samples)
+        with follow_run("pack") as progress:
+            complete_study(study, [(pair["index"], pair["models"])] if pair else [], progress)
+    path = pack_study(study, out or Path(f"{name}.ifguide"))
     return _wrote(name, path)
 
 

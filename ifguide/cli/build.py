@@ -228,6 +228,7 @@ def plan(
     lines = [
         format_table(("stage", "time", "memory", "GPU memory", "disk"), plan_rows(plan)),
         f"factors: the layers are fitted in {parts}, with two passes over the tokens for each",
+        *(f"warning: {warning}" for warning in [plan["prompts_warning"]] if warning),
         *(f"does not fit: {problem}" for problem in plan["problems"]),
         *(f"{'written' if key in written else 'try'}: {key} = {json.dumps(value)}" for key, value in remedies),
     ]
@@ -247,36 +248,45 @@ def rows(data: Annotated[str, Argument(metavar="FILE_OR_DATASET", help="As for `
 
 
 def _start_in_background(name: str, arguments: list[str], *, skip_when_fresh: bool = False) -> Answer:
-    """Start `ifguide` with these arguments as a job, unless the study has a running one (or every stage is fresh)."""
-    from ifguide.runtime.jobs import active_job, start_job
+    """Start `ifguide` with these arguments as a job, or queue it while another job of the study runs; neither if the
+    same command is running, or every stage is fresh."""
+    from ifguide.runtime.jobs import active_job, enqueue_job
     from ifguide.study.folder import cache_dir
     from ifguide.study.freshness import stage_states
 
     cache = cache_dir()
-    if active := active_job(cache / name):
-        running = {"study": name, "job": active.id, "log": str(active.log_path)}
-        return Answer(running, f"study {name} is already being built by job {active.id}")
-    if skip_when_fresh:
+    active, nothing = active_job(cache / name), {"study": name, "job": None, "log": None}
+    if active and list(active.status().command) == arguments:
+        same = {"study": name, "job": active.id, "log": str(active.log_path)}
+        return Answer(same, f"study {name} is already being built by job {active.id}")
+    if not active and skip_when_fresh:
         with contextlib.suppress(StudyNotFound):
             if all(state.state == "fresh" for state in stage_states(open_study(name)).values()):
-                return Answer({"study": name, "job": None, "log": None}, f"study {name} is up to date")
-    job = start_job(name, arguments, cache)
+                return Answer(nothing, f"study {name} is up to date")
+    if not (job := enqueue_job(name, arguments, cache)):
+        return Answer(nothing, f"queued; `ifguide status {name}` shows the jobs before it")
     text = f"building study {name} in the background; follow it with `ifguide status {name}` or in {job.log_path}"
     return Answer({"study": name, "job": job.id, "log": str(job.log_path)}, text)
 
 
-def cancel(name: StudyName) -> Answer:
-    """Stop a study's background job."""
+def cancel(
+    name: StudyName, everything: Annotated[bool, Option("--all", help="Cancel those that wait in line, too.")] = False
+) -> Answer:
+    """Stop a study's background job. The next one in line starts."""
     from ifguide.config.names import check_name
-    from ifguide.runtime.jobs import active_job, cancel_job
+    from ifguide.runtime.jobs import active_job, cancel_job, drop_waiting, waiting_jobs
     from ifguide.study.folder import cache_dir
 
-    job = active_job(cache_dir() / check_name(name))
-    if job is None:
+    root = cache_dir() / check_name(name)
+    job, dropped = active_job(root), waiting_jobs(root) if everything else []
+    if not (job or dropped):
         raise InputError(f"study {name!r} has no running job; to stop a run in another terminal, press Ctrl+C there")
-    state = cancel_job(job).state
-    text = f"job {job.id} is {state}; continue with `ifguide run {name}`"
-    return Answer({"study": name, "job": job.id, "state": state}, text)
+    if dropped:
+        drop_waiting(root)
+    state = cancel_job(job).state if job else None
+    lines = [f"job {job.id} is {state}; continue with `ifguide run {name}`"] if job else []
+    lines += [f"cancelled: ifguide {' '.join(command)}" for command in dropped]
+    return Answer({"study": name, "job": job and job.id, "state": state}, "\n".join(lines))
 
 
 COMMANDS = (demo, rows, new, plan, run, score, cancel)

@@ -79,6 +79,11 @@ def main() -> None:
             os._exit(2)  # not sys.exit, which would flush into a pipe that may be closed
         message, context = error.format_message(), getattr(error, "ctx", None)
         _fail(f"{message} (see `{context.command_path} --help`)" if context else message)
+    finally:
+        if "IFGUIDE_STATUS_FILE" in os.environ:  # this is a job
+            from ifguide.runtime.jobs import pass_on
+
+            pass_on()
 
 
 def _fail(message: str) -> None:
@@ -140,7 +145,13 @@ def completions(shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash
 
 
 @app.command("app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def open_app(context: typer.Context) -> None:
+def open_app(
+    context: typer.Context,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Answer to this name too, as people type it; give it once for each name."),
+    ] = None,
+) -> None:
     """Open the app in the browser. A FILE from `ifguide pack` is added to the studies, read-only, and opened.
 
     Options of `streamlit run` can follow, such as --server.port 8502.
@@ -152,4 +163,5 @@ def open_app(context: typer.Context) -> None:
     if options and not options[0].startswith("-"):
         opened = unpack_study(Path(options.pop(0)), cache_dir())
         print(f"opening {opened!r}, read-only")
+    options += [part for name in host or [] for part in ("--server.allowedHosts", name)]
     serve_app(options, opened)

@@ -42,6 +42,7 @@ def select(
     Give the threshold as one of --tokens, --share and --quantile. Other settings come from study.toml.
     """
     from ifguide.selection.algorithm import quantile_of_share
+    from ifguide.study.lineage import Unit
     from ifguide.study.pipeline import import_scores
     from ifguide.study.stages.select import save_mask, save_selection
 
@@ -73,8 +74,12 @@ def select(
             derived = f"{choice['attribution']}-{size}-w{choice['window']}-m{choice['max_tokens']}"
             saved = save_selection(study, selection or derived, settings)
     settings = saved.settings
+    if scores:
+        settings = study.manifest(Unit("baseline", str(attribution))).get("notes", {}) | settings
     part = settings["n_selected"] / max(settings["n_valid"], 1)
-    text = (
+    matched, file = settings.get("matched"), scores or mask
+    counts = "{rows:,} rows match {documents:,} documents and {tokens:,} tokens".format(**matched) if matched else ""
+    text = f"{file}: {counts}\n" * bool(counts) + (
         f"selection {saved.name}: {settings['n_selected']:,} tokens ({part:.2%}) in {settings['n_documents_hit']:,}"
         f" documents, threshold {settings['threshold']:.4g}; train without them with `ifguide suppress {name}"
         f" --selection {saved.name}`"

@@ -28,14 +28,20 @@ def status(name: StudyName) -> Answer:
 def study_status(study: "Study") -> dict:
     """What `--json` prints, as docs/scripts.md describes it: the state of every stage, the metrics of every evaluated
     model, facts of the model, warnings, and the last job."""
+    from ifguide.runtime.jobs import start_waiting, waiting_jobs
     from ifguide.study.analysis.reliability import describe_reliability, read_reliability
     from ifguide.study.freshness import stage_states
     from ifguide.study.planning.model_facts import known_facts
     from ifguide.study.planning.plan import known_plan
     from ifguide.study.stages.evaluating import shared_prompts_warning
+    from ifguide.study.stages.select import selection_warning
 
+    with contextlib.suppress(OSError):
+        start_waiting(study.root)  # the job before may have been killed
     keys, facts = ("state", "seconds", "reason", "peak"), known_facts(study)
     stages = {name: {key: getattr(state, key) for key in keys} for name, state in stage_states(study).items()}
+    for name in (name for name in stages if not study.units(name)):
+        stages[name]["reason"] = "skipped: with these settings, nothing needs it"
     for name, need in (known_plan(study) or {"stages": {}})["stages"].items():
         stages[name] |= {"planned_seconds": need["seconds"], "planned_peak": need["device"] or need["host"]}
     return {
@@ -44,8 +50,10 @@ def study_status(study: "Study") -> dict:
         "metrics": study.headline(),
         "reliability": describe_reliability(read_reliability(study), study.config.selection.attribution),
         "model": dict(facts.rows()) if facts else {},
+        "selection_warning": selection_warning(study),
         "prompts_warning": shared_prompts_warning(study),
         "job": _last_job(study),
+        "queue": waiting_jobs(study.root),
     }
 
 
@@ -83,11 +91,12 @@ def format_status(status: dict) -> str:
         warnings = {model: values.get("fluency_warning") for model, values in models.items()}
         parts.append("\n".join(f"warning, {model}: {warning}" for model, warning in warnings.items() if warning))
     parts.append(status["reliability"])
-    parts.append(status["prompts_warning"] and f"warning: {status['prompts_warning']}")
+    parts += [f"warning: {text}" for key in ("selection_warning", "prompts_warning") if (text := status[key])]
     if job := status["job"]:
         line = f"job {job['id']} ({' '.join(job['command'])}): {job['state']}"
         ends = {"running": job["stage"], "dead": "run the same command again to continue from what is kept"}
         parts.append(", ".join(filter(None, (line, job["error"], ends.get(job["state"])))))
+    parts.append("\n".join(f"waiting: ifguide {' '.join(command)}" for command in status["queue"]))
     return "\n\n".join(filter(None, parts))
 
 

@@ -70,7 +70,7 @@ def read_config(path: Path) -> StudyConfig:
     """Read `study.toml`; a ConfigError if it is not TOML or has an unknown or invalid setting."""
     try:
         return StudyConfig(**tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         remedy = "fix it or create the study again with `ifguide new`"
         raise ConfigError(f"{path} is not valid TOML ({error}); {remedy}") from error
     except ConfigError as error:

@@ -247,7 +247,7 @@ class SelectionConfig:
     """Scores to select by: `own_loss`, `position`, `probe`, `combined`, `tfidf`, or a table `[imported.NAME]`."""
     quantile: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """The threshold is this quantile of all valid scores, and tokens strictly above it are hits; 0 finds the upper tail
-    of the scores without labels."""
+    of the scores without labels. Where that is no token, the highest 0.5% are taken."""
     quantile_rule: Literal["rank", "linear"] = "rank"
     """`rank` (the lowest score with at least that share at or below it) or `linear` (between two scores, as NumPy)."""
     window: Count = 0

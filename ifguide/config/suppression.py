@@ -28,8 +28,8 @@ class SuppressConfig:
     λ = 0); 0 disables it."""
     perplexity_budget: Share = 0.01
     """`edit`: how much perplexity may rise on one half of the held-out text; figures are of the other half."""
-    damping: NotNegative = 1.0
-    """`edit`: damping of the curvature, in mean eigenvalues."""
+    damping: NotNegative = 0.0
+    """`edit`: damping of the curvature, in mean eigenvalues. 0: 0.3 for a model trained from scratch, else 1."""
     weighted_share: Share = 0.0
     """`edit`: take this share of all tokens, the highest scores, weighted by score; 0: the selection's, all alike."""
     curvature: Literal["auto", "checkpoint", "final"] = "auto"

@@ -14,6 +14,8 @@ MESSAGES = ("messages", "conversations")
 """Columns of conversations, looked for where there is no text."""
 _ROLES = {"human": "user", "gpt": "assistant"}
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_PLACE = re.compile(r"<<turn (\d+)>>")
+"""Stands for a message's words where a template is asked for the place that it gives them."""
 _ALL = "set corpus.train_on to 'all'"
 
 
@@ -45,19 +47,19 @@ class TextReader:
         role."""
         if self.is_chat:
             chat = [_read_messages(row, field) for field in self.fields]
-            text, edges = self._render(chat, row.where) if chat[-1] else ("", [])
-            turns = _place_turns([message for part in chat for message in part], text)
+            text, edges, turns = self._render(chat, row.where) if chat[-1] else ("", [], [])
             return check_text(text, row.where, self.fields[0]), edges, turns
         parts = [check_text(take_field(row, field), row.where, field) for field in self.fields]
         text = "".join(parts) if parts[-1].strip() else ""
         return text, [len(parts[0]), len(text)] if text and self.is_partial else [], []
 
-    def _render(self, parts: list[list[dict]], where: str) -> tuple[str, list[int]]:
-        """The text that the template writes, and the edges of what is trained on: what it marks with
-        `{% generation %}`, or without marks, or after a prompt of messages, what each turn of the assistant adds to its
-        opening."""
+    def _render(self, parts: list[list[dict]], where: str) -> tuple[str, list[int], list[tuple[int, str]]]:
+        """What `read` gives. Trained on is what the template marks with `{% generation %}`, or without marks, or after
+        a prompt of messages, what each turn of the assistant adds to its opening, or to the words before it where the
+        template writes no opening."""
         messages = [message for part in parts for message in part]
         text, edges = self._apply_template(messages, where), []
+        places = self._place_words(messages, text, where)
         if self.is_partial and self._has_marks and len(parts) == 1:
             encoded = self._apply_template(
                 messages,
@@ -74,14 +76,32 @@ class TextReader:
             for n in range(len(messages) - len(parts[-1]), len(messages)):
                 if messages[n]["role"] != "assistant":
                     continue
+                before = self._apply_template(messages[:n], where) if n else ""
                 opened = self._apply_template(messages[:n], where, add_generation_prompt=True) if n else ""
                 closed = self._apply_template(messages[: n + 1], where)
                 if not (text.startswith(closed) and closed.startswith(opened)):
                     wrong = "the chat template writes a conversation's beginning differently without its end"
                     raise InputError(f"{where}: {wrong}; mark its turns with {{% generation %}}, or {_ALL}")
-                edges += [len(opened), len(closed)]
+                edges += [len(opened) if opened != before else places.get(n, len(opened)), len(closed)]
         lead = len(self._lead) if text.startswith(self._lead) else 0
-        return text[lead:], [max(edge - lead, 0) for edge in edges]
+        spoken = ((n, at + len(text[at:]) - len(text[at:].lstrip())) for n, at in places.items())
+        turns = [(start - lead, messages[n]["role"]) for n, start in spoken if messages[n]["content"].strip()]
+        return text[lead:], [max(edge - lead, 0) for edge in edges], turns
+
+    def _place_words(self, messages: list[dict], text: str, where: str) -> dict[int, int]:
+        """First character of each message's words in the text, up to one that the template changes."""
+        marked = [m | {"content": f"<<turn {n}>>"} if m["content"] else m for n, m in enumerate(messages)]
+        first, *rest = _PLACE.split(self._apply_template(marked, where))
+        places, start = {}, len(first)
+        for number, after in zip(map(int, rest[::2]), rest[1::2], strict=True):
+            words = messages[number]["content"]
+            forms = [form + after for form in (words, words.strip(), words.lstrip(), words.rstrip())]
+            written = next((form for form in forms if text.startswith(form, start)), None)
+            if written is None:
+                return places
+            places[number] = start
+            start += len(written)
+        return places
 
     def _apply_template(self, messages: list[dict], where: str, *, tokenize: bool = False, **options):
         try:
@@ -89,17 +109,6 @@ class TextReader:
         except Exception as error:  # a template may raise anything
             remedy = "correct or remove the row"
             raise InputError(f"{where}: the chat template refuses the messages ({error}); {remedy}") from error
-
-
-def _place_turns(messages: list[dict], text: str) -> list[tuple[int, str]]:
-    """(first character, role) of the messages that the text holds; a template may leave some out or change them."""
-    turns, at = [], 0
-    for message in messages:
-        content = str(message["content"]).strip()
-        if content and (start := text.find(content, at)) >= 0:
-            turns.append((start, message["role"]))
-            at = start + len(content)
-    return turns
 
 
 def _find_fields(row: Row, config: CorpusConfig) -> tuple[str, ...]:
@@ -120,5 +129,15 @@ def _read_messages(row: Row, field: str) -> list[dict]:
             raise InputError(f"{row.where}: expected {forms} in {field!r}, got {message!r:.80}; correct the row")
         rest = {key: part for key, part in message.items() if part is not None and key not in (role, content)}
         speaker = _ROLES.get(message[role], message[role])
-        messages.append({"role": speaker, "content": message.get(content) or "", **rest})
+        messages.append({"role": speaker, "content": _join_parts(message.get(content), row.where, field), **rest})
     return messages
+
+
+def _join_parts(content, where: str, field: str) -> str:
+    """A message's content as text, whether it is one or a list of parts."""
+    parts = content if isinstance(content, list) else [{"type": "text", "text": "" if content is None else content}]
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+    if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
+        expected = "expected content as text, or as parts {'type': 'text', 'text': ...},"
+        raise InputError(f"{where}: {expected} in {field!r}, got {content!r:.80}; remove the row, or other parts")
+    return "".join(texts)

@@ -64,7 +64,7 @@ def make_sets(rows: Iterable[RowQueries], source: str, *, match: bool = False) -
     bad = in_both | (frame["completion"].map(letters) == "") | frame.assign(text=texts).duplicated(["kind", "text"])
     kept = frame[~bad.groupby(frame["row"]).transform("any")]
     left_out["queries whose text comes again or has no letters"] = len(frame) - len(kept)
-    if match and len(kept):
+    if match and kept["kind"].nunique() == 2:
         steps = (4 * np.log2(kept["completion"].str.split().str.len())).round()
         turns = kept.sample(frac=1, random_state=0).groupby([steps, "kind"]).cumcount()
         paired = kept["kind"].groupby([steps, turns.reindex(kept.index)]).transform("nunique") == 2
@@ -117,8 +117,10 @@ def _read_labelled(row: Row, config: QueriesConfig, text_field: str, label_field
     word = "" if label is None else str(label).strip().lower()
     try:
         score = float({"true": "1", "false": "0", "": "nan"}.get(word, word))
+        if score < 0 or score > 1:  # such as -1 for texts that nobody has labelled
+            raise ValueError("no share")
     except ValueError as error:
-        problem = f"expected 0, 1, true, false or a score in {label_field!r}, got {word[:60]!r}"
+        problem = f"expected 0, 1, true, false or a score from 0 to 1 in {label_field!r}, got {word[:60]!r}"
         raise InputError(f"{row.where}: {problem}; name another column with --labels, or change the row") from error
     if score >= config.toxic_min or score < config.safe_max:
         return cut_text(text, KINDS[score < config.toxic_min], config.split_share)

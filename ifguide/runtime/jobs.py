@@ -1,16 +1,22 @@
-"""Background jobs: detached processes, each with a folder, followed through a status file.
+"""Background jobs: detached processes, each with a folder, followed through a status file; and the queue of those that
+wait.
 
 A job is `python -m ifguide …` in its own session, so it survives the app. Its folder `jobs/<id>/` inside the study
 holds `process.json` (its process, written by the starter), `status.json` (its progress, written by the job) and
 `log.txt` (its output).
+
+One job of a study runs at a time; the others wait in `jobs/queue.json`, first come first. A job that ends starts the
+next one. After a job that was killed, whoever looks does: the app, `ifguide status`, or the next `enqueue_job`.
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,12 +24,13 @@ from pathlib import Path
 import psutil
 
 from ifguide.config.names import check_name
-from ifguide.errors import BusyError, StaleError
+from ifguide.errors import StaleError
 from ifguide.runtime.progress import FileSink, Snapshot
 from ifguide.storage.artifacts import read_json, write_json
 from ifguide.storage.lock import check_writable
 
 JOBS = "jobs"
+QUEUE = "queue.json"
 STATUS_FILE = "IFGUIDE_STATUS_FILE"
 """The variable that tells a job's process where to keep its status."""
 _ID = "%Y%m%d-%H%M%S-%f"
@@ -106,23 +113,82 @@ class Job:
         return _read_end(self.log_path, 20_000)
 
 
-def start_job(study_name: str, arguments: list[str], cache: Path) -> Job:
-    """Start `python -m ifguide <arguments>`, such as `["run", "demo"]`, in its own session, and return at once.
+def enqueue_job(study_name: str, arguments: Sequence[str], cache: Path) -> Job | None:
+    """Start `python -m ifguide <arguments>` as a background job of a study, or put it at the end of the study's queue
+    while another job runs. Returns at once: the started job, or None if it waits. To train one model after the other:
 
-    The study's folder in `cache` is created if it is missing. A BusyError if a job of this study is running, a
-    ConfigError if its name is unsafe.
+        for name in names:
+            enqueue_job(study.name, ["evaluate", study.name, "--model", name], study.root.parent)
+
+    The study's folder in `cache` is created if it is missing; paths in `arguments` must be absolute. A command that
+    waits already is not queued twice. A ConfigError if the study's name is unsafe, an InputError if it is recorded.
     """
-    root = cache.resolve() / check_name(study_name)
+    root, command = cache.resolve() / check_name(study_name), tuple(arguments)
     check_writable(root)
-    if active := active_job(root):
-        raise BusyError(
-            f"study {study_name!r} has a running job, {active.id} ({' '.join(active.status().command)}); "
-            f"wait for it, or stop it with `ifguide cancel {study_name}`"
-        )
-    folder = root / JOBS / _next_id(root)
-    folder.mkdir(parents=True)
-    job, now = Job(folder=folder), time.time()
-    identity = {"job": job.id, "study": study_name, "command": arguments, "pid": 0, "started": now}
+    with _change_queue(root) as waiting:
+        if command not in waiting:
+            waiting.append(command)
+        started = _start_next(root, waiting)
+        return None if command in waiting else started
+
+
+def waiting_jobs(study_root: Path) -> list[tuple[str, ...]]:
+    """The commands in the study's queue, the next one first."""
+    try:
+        return [tuple(command) for command in read_json(study_root / JOBS / QUEUE)]
+    except StaleError:
+        return []
+
+
+def start_waiting(study_root: Path, *, ended: str = "") -> Job | None:
+    """Start the next job of a study's queue if none runs; `ended` is the id of a job that is about to end."""
+    if not waiting_jobs(study_root):
+        return None
+    with _change_queue(study_root) as waiting:
+        return _start_next(study_root, waiting, ended)
+
+
+def move_waiting(study_root: Path, command: tuple[str, ...], place: int) -> None:
+    """Move a command to a place of the queue, counted from 0; nothing if it has started meanwhile."""
+    with _change_queue(study_root) as waiting:
+        if command in waiting:
+            waiting.remove(command)
+            waiting.insert(place, command)
+
+
+def drop_waiting(study_root: Path, command: tuple[str, ...] | None = None) -> None:
+    """Take a command out of the queue, or all of them; nothing if it has started meanwhile."""
+    with _change_queue(study_root) as waiting:
+        waiting[:] = [other for other in waiting if command not in (None, other)]
+
+
+def pass_on() -> None:
+    """In the process of a job that is about to end: start the next one of its study."""
+    folder = Path(os.environ[STATUS_FILE]).resolve().parent
+    start_waiting(folder.parent.parent, ended=folder.name)
+
+
+@contextlib.contextmanager
+def _change_queue(root: Path) -> Iterator[list[tuple[str, ...]]]:
+    """The queue, to be changed in place by one process at a time; it is written when the block ends without error."""
+    (root / JOBS).mkdir(parents=True, exist_ok=True)
+    with (root / JOBS / "queue.lock").open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        waiting, before = waiting_jobs(root), waiting_jobs(root)
+        yield waiting
+        if waiting != before:
+            write_json(root / JOBS / QUEUE, waiting)
+
+
+def _start_next(root: Path, waiting: list[tuple[str, ...]], ended: str = "") -> Job | None:
+    """Start the first command of the queue and take it out, unless another job than `ended` runs."""
+    running = active_job(root)
+    if not waiting or (running and running.id != ended):
+        return None
+    arguments, folder, now = waiting.pop(0), root / JOBS / _next_id(root), time.time()
+    folder.mkdir()
+    job = Job(folder=folder)
+    identity = {"job": job.id, "study": root.name, "command": arguments, "pid": 0, "started": now}
     write_json(job.status_path, {**identity, "state": "running", "message": "starting", "updated": now})
     command = [sys.executable, "-m", "ifguide", *arguments]
     added = {"IFGUIDE_CACHE": str(root.parent), STATUS_FILE: str(job.status_path), "PYTHONUNBUFFERED": "1"}
@@ -138,7 +204,7 @@ def _next_id(root: Path) -> str:
     """The time as an id; if the clock was set back, one just after the latest job's, so that later jobs sort last."""
     now = datetime.now(UTC)
     with contextlib.suppress(ValueError, OSError):
-        last = max(path.name for path in (root / JOBS).iterdir())
+        last = max(path.name for path in (root / JOBS).iterdir() if path.is_dir())
         now = max(now, datetime.strptime(last, _ID).replace(tzinfo=UTC) + timedelta(microseconds=1))
     return now.strftime(_ID)
 
@@ -168,15 +234,13 @@ def active_job(study_root: Path) -> Job | None:
     """The running job of the study in this folder, or None."""
     for job in list_jobs(study_root):
         with contextlib.suppress(StaleError):
-            if job.status().running:
-                return job
+            return job if job.status().running else None  # only the latest can be running
     return None
 
 
 def cancel_job(job: Job, *, grace_seconds: float = 10.0) -> JobStatus:
-    """Terminate a job and all its processes; after `grace_seconds` kill them. Returns the new status.
-
-    A job that has already ended is left alone.
+    """Terminate a job and all its processes; after `grace_seconds` kill them. The next one in line starts. Returns the
+    new status. A job that has already ended is left alone.
     """
     status = job.status()
     if not status.running or not status.pid:
@@ -186,7 +250,7 @@ def cancel_job(job: Job, *, grace_seconds: float = 10.0) -> JobStatus:
         group = [leader, *leader.children(recursive=True)]
         if os.getpgid(status.pid) == status.pid:
             os.killpg(status.pid, signal.SIGTERM)
-        else:  # not started by start_job: end only the process itself
+        else:  # not started by `enqueue_job`: end only the process itself
             leader.terminate()
         _, alive = psutil.wait_procs(group, timeout=grace_seconds)
         for process in alive:
@@ -198,6 +262,7 @@ def cancel_job(job: Job, *, grace_seconds: float = 10.0) -> JobStatus:
     last = read_json(job.status_path)
     if last.get("state") == "running":
         write_json(job.status_path, {**last, "state": "cancelled", "seconds_left": None, "updated": time.time()})
+    start_waiting(job.folder.parent.parent)
     return job.status()
 
 

@@ -31,7 +31,11 @@ class Snapshot:
     stage_index: int = 0
     """Its number, counted from 0."""
     n_stages: int = 0
-    """Number of stages of this run."""
+    """Number of stages."""
+    part: int = 0
+    """Number of the artefact among those of this stage, counted from 0."""
+    n_parts: int = 1
+    """Artefacts of this stage."""
     done: int = 0
     """Units finished in this stage."""
     total: int = 0
@@ -79,10 +83,10 @@ class Progress:
         self._mark: tuple[float, int] | None = None
         self.snapshot = Snapshot()
 
-    def begin_stage(self, name: str, index: int, n_stages: int) -> None:
-        """A stage begins; `index` counts from 0."""
+    def begin_stage(self, name: str, index: int, n_stages: int, part: int = 0, n_parts: int = 1) -> None:
+        """A stage begins, or a part of it; `index` and `part` count from 0."""
         self._mark = None
-        self.snapshot = Snapshot(stage=name, stage_index=index, n_stages=n_stages)
+        self.snapshot = Snapshot(stage=name, stage_index=index, n_stages=n_stages, part=part, n_parts=n_parts)
         self._tell(force=True)
 
     def report(self, done: int, total: int, unit: str = "tokens") -> None:

@@ -5,6 +5,7 @@ is counted, and is turned into that number here.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,12 @@ class Choice:
     """Tokens taken on each side of a hit."""
     max_tokens: int
     """Budget; 0: none."""
+    no_tail: str = ""
+    """Why the tokens are the `FALLBACK_SHARE` with the highest scores; empty: they are those that were asked for."""
+
+
+FALLBACK_SHARE = 0.005
+"""What a study's own settings select where they would select nothing."""
 
 
 def read_choice(
@@ -32,18 +39,27 @@ def read_choice(
 ) -> Choice:
     """The choice that settings ask for, any of attribution, tokens_above or quantile, window and max_tokens, or all of
     study.toml's; `defaults` has what they leave open, the corpus `n_valid` valid tokens. The quantile 0 asks for the
-    tokens in the upper tail of a kind of scores, which `count_tail` counts. A ConfigError: a setting that is unknown or
-    out of range, or both tokens_above and quantile."""
+    tokens in the upper tail of a kind of scores, which `count_tail` counts. Where study.toml's settings select nothing,
+    the highest `FALLBACK_SHARE` is taken. A ConfigError: a setting that is unknown or out of range, both tokens_above
+    and quantile, or scores without a tail."""
     given = {} if isinstance(settings, SelectionConfig) else dict(settings)
     above = given.pop("tokens_above", None)
     if above is not None and "quantile" in given:
         raise ConfigError("expected tokens_above or quantile, got both; leave out one of them")
     chosen = settings if isinstance(settings, SelectionConfig) else dataclasses.replace(defaults, **given)
+    own, no_tail = chosen is settings, ""
     if above is None:
         rank = rank_at_quantile if chosen.quantile_rule == "rank" else rank_at_linear_quantile
-        above = rank(n_valid, chosen.quantile) if chosen.quantile else count_tail(chosen.attribution)
+        try:
+            above = rank(n_valid, chosen.quantile) if chosen.quantile else count_tail(chosen.attribution)
+        except ConfigError as error:
+            if not own:
+                raise
+            above, no_tail = 0, str(error).partition(";")[0]
+        if own and not above:
+            no_tail = no_tail or f"no token is above the quantile {chosen.quantile}"
+            above = min(max(0, n_valid - 1), math.ceil(FALLBACK_SHARE * n_valid))
     elif not 0 <= above < n_valid:
         raise ConfigError(f"tokens_above: expected 0 to {n_valid - 1:,}, got {above:,}")
-    return Choice(
-        attribution=chosen.attribution, tokens_above=above, window=chosen.window, max_tokens=chosen.max_tokens
-    )
+    taken = {"tokens_above": above, "window": chosen.window, "max_tokens": chosen.max_tokens}
+    return Choice(attribution=chosen.attribution, **taken, no_tail=no_tail)

@@ -66,7 +66,7 @@ class ScoredTexts:
             max_tokens: the budget; 0: none.
 
         Raises:
-            ConfigError: the quantile is out of range, or no token has a score.
+            ConfigError: the quantile is out of range, no token has a score, or the scores have no tail.
         """
         valid = self.valid()
         if not valid.any():

@@ -3,6 +3,8 @@
 `verdicts.jsonl` has one JSON object per line, written with fsync before the call returns and never changed. Replaying
 the log gives the state, so a killed process loses at most the line it was writing. A torn last line is ignored.
 
+In a recorded study the lines go into a file of the reader's own beside its folder, `NAME.verdicts.jsonl`.
+
 Each reviewer has verdicts of their own. A line without a reviewer's name counts for everybody.
 """
 
@@ -18,7 +20,7 @@ import numpy as np
 
 from ifguide.data.by_document import token_parts
 from ifguide.errors import ConfigError, InputError
-from ifguide.storage.lock import check_writable
+from ifguide.storage.lock import read_record
 
 LOG = "verdicts.jsonl"
 VERDICTS = ("toxic", "fine", "unsure")
@@ -57,40 +59,57 @@ class VerdictLog:
     """The log of one study; what was added to the file is read before each answer."""
 
     def __init__(self, study_root: Path):
-        self.path = Path(study_root) / LOG
+        self.path, self._recorded = Path(study_root) / LOG, b""
+        if read_record(self.path.parent) is not None:
+            self._recorded = self.path.read_bytes() if self.path.is_file() else b""
+            self.path = self.path.parent.with_name(f"{self.path.parent.name}.{LOG}")
         self._forget()
 
     def _forget(self) -> None:
         self._read_to = 0
         self._given: dict[Target, Given] = {}
         self._history: list[tuple[str, list[tuple[Target, Given]]]] = []  # who decided, and what was there before
+        for line in self._recorded.splitlines():
+            self._replay(line)
+        self._history.clear()  # what was recorded is not undone
 
-    def entries(self, by: str = "") -> dict[Target, tuple[str, str, str]]:
+    def entries(self, by: str | None = None) -> dict[Target, tuple[str, str, str]]:
         """Target -> verdict, note, and who gave them, the earliest decided first: the last ones of anybody, or as one
-        reviewer sees them, their own and else those without a name."""
+        reviewer sees them (empty: one without a name), their own and else those without a name."""
         self._catch_up()
         entries = {}
         for target, given in self._given.items():
-            who = next(reversed(given)) if not by else by if by in given else ""
+            who = next(reversed(given)) if by is None else by if by in given else ""
             if who in given:
                 entries[target] = (*given[who], who)
         return entries
 
-    def current(self, by: str = "") -> dict[Target, str]:
+    def current(self, by: str | None = None) -> dict[Target, str]:
         """Target -> verdict, as `entries`."""
         return {target: entry[0] for target, entry in self.entries(by).items()}
 
-    def of_documents(self, by: str = "") -> dict[str, str]:
+    def of_documents(self, by: str | None = None) -> dict[str, str]:
         """Document id -> verdict, whole documents only."""
         return {target.document: verdict for target, verdict in self.current(by).items() if not target.is_span}
 
-    def spans(self, by: str = "") -> dict[str, list[tuple[int, int, str]]]:
+    def spans(self, by: str | None = None) -> dict[str, list[tuple[int, int, str]]]:
         """Document id -> (start, stop, verdict) of its spans, in reading order."""
         by_document: dict[str, list[tuple[int, int, str]]] = {}
         for target, verdict in self.current(by).items():
             if target.start is not None and target.stop is not None:
                 by_document.setdefault(target.document, []).append((target.start, target.stop, verdict))
         return {document: sorted(spans) for document, spans in by_document.items()}
+
+    def opinions(self, target: Target) -> Given:
+        """All verdicts on one target, by reviewer."""
+        self._catch_up()
+        return self._given.get(target, {})
+
+    def disputed(self) -> set[str]:
+        """Ids of the documents on which, or on a span of which, reviewers with names disagree."""
+        self._catch_up()
+        named = ((t, {verdict for who, (verdict, _) in given.items() if who}) for t, given in self._given.items())
+        return {target.document for target, verdicts in named if len(verdicts) > 1}
 
     def reviewers(self) -> dict[str, dict[Target, tuple[str, str]]]:
         """Reviewer, empty for those without a name -> their own verdicts and notes."""
@@ -131,7 +150,6 @@ class VerdictLog:
 
     def _append(self, line: dict) -> None:
         """Write one line to disk. A torn one before it is cut off first, so that the two cannot become one line."""
-        check_writable(self.path.parent)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)

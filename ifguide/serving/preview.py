@@ -22,7 +22,7 @@ from ifguide.study.stage_table import curvature_unit
 from ifguide.study.stages import editing
 from ifguide.study.stages.checkpoints import study_tokenizer
 from ifguide.study.stages.evaluating import load_study_scorer, study_prompts
-from ifguide.study.variants import edit_recipe
+from ifguide.study.variants import edit_damping, edit_recipe
 
 PROMPTS = 25
 """Prompts that a preview completes, the first of the evaluation's."""
@@ -65,7 +65,7 @@ class Preview:
         study = self.study
         self._sum_gradients(mask, report)
         factors = editing.read_curvature(study, variant, str(self.device))
-        step = edit_direction(self.modules, self.gradient or {}, factors, variant.damping)
+        step = edit_direction(self.modules, self.gradient or {}, factors, edit_damping(study.config, variant))
         rise_of, rise_on_others = editing.rises(study, self.model, self.modules, step, mask)
         tried = 0
 

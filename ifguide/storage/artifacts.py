@@ -1,17 +1,19 @@
 """Typed files on disk: atomic writing, content hashes, manifests, memory-mapped reading.
 
-An artefact is a folder. It is built beside its place as `<name>.partial-<pid>`, and renamed when it is whole, so a
-folder under its own name is always complete. Its `manifest.json` names what it was made from and the hash of each of
-its files.
+An artefact is a folder. It is built beside its place as `<name>.partial-<pid>-<random>`, and renamed when it is whole,
+so a folder under its own name is always complete. Its `manifest.json` names what it was made from and the hash of each
+of its files.
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
 import math
 import os
 import platform
+import secrets
 import shutil
 import sys
 import time
@@ -61,7 +63,7 @@ def write_json(path: Path, value) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a hidden place beside `path` for a new file or folder. It replaces `path` when the block ends, and is
     removed when the block raises. (A folder can only replace an empty folder or nothing.)"""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_place(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -70,12 +72,30 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def temporary_place(path: Path) -> Path:
+    """A hidden place beside `path` that no other write has; `remove_temporaries` knows whether its writer lives."""
+    return path.with_name(f".{path.name}.{_name_write()}.tmp")
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove what killed processes were writing with `replacing` directly in this folder."""
     for path in folder.glob(".*.tmp"):
-        process = path.name.split(".")[-2]
-        if process.isdigit() and not psutil.pid_exists(int(process)):
+        if _is_abandoned(path, path.name.split(".")[-2]):
             _remove(path)
+
+
+def _name_write() -> str:
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _is_abandoned(path: Path, write: str) -> bool:
+    """Whether the process that wrote it is gone. One of its number that began later is another."""
+    try:
+        return psutil.Process(int(write.partition("-")[0])).create_time() > path.lstat().st_ctime + 1
+    except psutil.NoSuchProcess:
+        return True
+    except (ValueError, OSError):  # not a name of ours, or gone meanwhile
+        return False
 
 
 def _remove(path: Path) -> None:
@@ -96,7 +116,7 @@ def reading(path: Path, *errors: type[Exception], stage: str = "STAGE") -> Itera
 
 def read_json(path: Path):
     """Read a JSON file of ours; a StaleError if it is missing or damaged."""
-    with reading(path, json.JSONDecodeError, UnicodeDecodeError):
+    with reading(path, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -154,7 +174,7 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
     `folder` is as it was."""
     started, clock = time.time(), time.monotonic()  # the wall clock may be set back meanwhile
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    partial = folder.with_name(f"{folder.name}.partial-{_name_write()}")
     remove_partials(folder)
     partial.mkdir()
     reset_peak()
@@ -179,26 +199,43 @@ def building(folder: Path, *, stage: str, inputs: dict, config: dict) -> Iterato
         if (partial / NOTES).is_file():
             manifest["notes"] = read_json(partial / NOTES)
         write_json(partial / MANIFEST, manifest)
+        while not replace_folder(folder, partial):
+            pass
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
-    if folder.exists():
+
+
+def replace_folder(folder: Path, new: Path) -> bool:
+    """Put the folder `new` in the place of `folder`, if there is one; False: another writer's came between, try again.
+    After a kill in the moment without a folder `remove_partials` puts the old one back."""
+    old = folder.with_name(f"{folder.name}.old-{_name_write()}")
+    with contextlib.suppress(FileNotFoundError):
         folder.rename(old)
-    partial.rename(folder)
+    try:
+        new.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            old.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
     sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    return True
 
 
 def remove_partials(folder: Path) -> None:
     """Remove what killed builds of this artefact left behind; put an old copy back if its successor never arrived."""
-    for leftover in folder.parent.glob(f"{folder.name}.partial-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    for old in sorted(folder.parent.glob(f"{folder.name}.old-*")):
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
+    for path in sorted(folder.parent.glob(f"{folder.name}.*-*")):
+        kind, _, write = path.name.removeprefix(f"{folder.name}.").partition("-")
+        if kind not in ("partial", "old") or not _is_abandoned(path, write):
+            continue
+        if kind == "old" and not folder.exists():
+            path.rename(folder)
         else:
-            old.rename(folder)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def sync(path: Path) -> None:
@@ -213,9 +250,11 @@ def sync(path: Path) -> None:
 def check_sizes(folder: Path, manifest: dict) -> str:
     """Compare the sizes of an artefact's files with its manifest; returns what is wrong, or an empty string."""
     for name, size in manifest.get("bytes", {}).items():
-        if not (path := folder / name).is_file():
+        try:
+            actual = (folder / name).stat().st_size
+        except OSError:
             return f"{name} is missing"
-        if (actual := path.stat().st_size) != size:
+        if actual != size:
             return f"{name} has {actual:,} bytes, expected {size:,}"
     return ""
 

@@ -10,7 +10,7 @@ from typing import IO
 
 from ifguide.data.readers import first_rows, list_files
 from ifguide.errors import BusyError, InputError
-from ifguide.runtime.jobs import JOBS, active_job, cancel_job
+from ifguide.runtime.jobs import JOBS, active_job, cancel_job, drop_waiting
 from ifguide.storage.artifacts import replacing
 from ifguide.storage.lock import study_lock
 from ifguide.study.folder import cache_dir
@@ -73,5 +73,6 @@ class Draft:
 
 def _remove(draft: Path) -> None:
     if job := active_job(draft / Draft.NAME):
+        drop_waiting(draft / Draft.NAME)
         cancel_job(job)
     shutil.rmtree(draft)

@@ -1,6 +1,7 @@
 """What of a study is up to date, and why the rest is not: compares the inputs and settings of each artefact now with
 those it was made from."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from ifguide.storage.lock import RECORD
 from ifguide.study.folder import StudyFolder, cut_split, is_glob
 from ifguide.study.lineage import InputFile, Unit, can_be_made_again, default_setting, scores_unit
 from ifguide.study.stage_table import CHAT_TEMPLATE, STAGES, input_files, read_units, unit_settings
+
+NOT_BUILT = "not built yet"
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Freshness:
     def _judge(self, unit: Unit) -> StageState:
         manifest = self.manifest(unit)
         if manifest is None:
-            return StageState("missing", "not built yet")
+            return StageState("missing", NOT_BUILT)
         peaks = manifest.get("peak", {})
         took = manifest.get("seconds"), peaks.get("device") or peaks.get("host")
         if self._packed:  # what it was made from stayed where it was made
@@ -116,7 +119,7 @@ class Freshness:
         empty when it does."""
         manifest = self.manifest(unit)
         if manifest is None:
-            return "not built yet"
+            return NOT_BUILT
         try:
             now = self.inputs(unit)
         except (InputError, StaleError) as error:
@@ -220,10 +223,11 @@ def study_fingerprint(study: StudyFolder) -> str:
 
     The stage `documents` is left out: it follows from the others, and the app writes it while pages are open.
     """
-    manifests = sorted([*study.root.glob(f"*/{artifacts.MANIFEST}"), *study.root.glob(f"*/*/{artifacts.MANIFEST}")])
-    marks = [
-        [p.relative_to(study.root).as_posix(), p.stat().st_mtime_ns, p.stat().st_ino]
-        for p in manifests
-        if ".partial-" not in p.as_posix() and p.parent.parent != study.root / STAGES["documents"].folder
-    ]
+    marks = []
+    for folder in {study.root, *study.root.iterdir()} - {study.root / STAGES["documents"].folder}:
+        with contextlib.suppress(OSError):  # a folder that was just moved into its place, or a file
+            for path in folder.glob(f"*/{artifacts.MANIFEST}"):
+                if ".partial-" not in (place := path.relative_to(study.root).as_posix()):
+                    marks.append([place, (stat := path.stat()).st_mtime_ns, stat.st_ino])
+    marks.sort()
     return artifacts.hash_json([marks, config_to_dict(study.config)])[:16]

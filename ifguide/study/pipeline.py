@@ -11,13 +11,13 @@ import functools
 import pkgutil
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from ifguide.config.io import with_values
 from ifguide.config.names import BASE, check_name
 from ifguide.config.schema import BorrowedConfig, ImportedConfig, StudyConfig, VariantConfig
-from ifguide.errors import ConfigError, IFGuideError, StaleError
+from ifguide.errors import ConfigError, StaleError
 from ifguide.runtime import distributed
 from ifguide.runtime.allocator import keep_freed_memory, return_freed_memory
 from ifguide.runtime.progress import Progress
@@ -30,7 +30,7 @@ from ifguide.study.planning.plan import check_fit
 from ifguide.study.planning.sizing import check_inputs, fit_to_data, smaller_batch
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import GENERATION, STAGES, TRAINING, describe_stage, read_units
-from ifguide.study.variants import RESERVED
+from ifguide.study.variants import RESERVED, check_variants
 
 
 def create_study(name: str, config: StudyConfig, cache: Path | None = None, *, named: set[str] | None = None) -> Study:
@@ -113,15 +113,15 @@ def borrow(study: Study, name: str, lent: BorrowedConfig, *, progress: Progress 
         InputError: the studies hold other texts; the settings are as they were.
     """
     check_name(name, "selection")
-    borrowed_before = study.config.borrowed.get(name)
-    if name in RESERVED or name in study.config.variants or (name in study.selection_names() and not borrowed_before):
+    saved = artifacts.read_manifest(study.folder(Unit("selection", name)))
+    borrowed_before = saved is None or saved["config"].get("kind") == "borrowed"
+    if name in (*RESERVED, *study.config.variants, *study.config.imported) or not borrowed_before:
         raise ConfigError(f"the name {name!r} is taken; choose another for the borrowed selection with --name")
     other = Study.open(lent.study, study.root.parent)
     if other.name == study.name:
         raise ConfigError(f"{study.name!r} cannot borrow from itself; use the selection {lent.selection!r} directly")
     require_fresh(other, Unit("selection", lent.selection), f"run {other.name} --until selection")
-    borrowed = {**study.config.borrowed, name: lent}
-    _build_changed(study, dataclasses.replace(study.config, borrowed=borrowed), [Unit("selection", name)], progress)
+    _build_changed(study, "borrowed", name, lent, [Unit("selection", name)], progress)
 
 
 def edit_model(study: Study, name: str, variant: VariantConfig, *, progress: Progress | None = None) -> Study:
@@ -136,9 +136,7 @@ def edit_model(study: Study, name: str, variant: VariantConfig, *, progress: Pro
     taken = (*study.config.borrowed, *study.config.imported, *study.selection_names())
     if name in RESERVED or (name in taken and name not in study.config.variants):
         raise ConfigError(f"the name {name!r} is taken; choose another for the edited model with --name")
-    variants = {**study.config.variants, name: variant}
-    config = dataclasses.replace(study.config, variants=variants)
-    return _build_changed(study, config, [Unit("evaluate", name)], progress)
+    return _build_changed(study, "variants", name, variant, [Unit("evaluate", name)], progress)
 
 
 def import_scores(study: Study, name: str, path: Path, *, progress: Progress | None = None) -> Study:
@@ -152,21 +150,25 @@ def import_scores(study: Study, name: str, path: Path, *, progress: Progress | N
     taken = (*RESERVED, *study.config.variants, *study.config.borrowed, *study.selection_names())
     if name in taken and name not in study.config.imported:
         raise ConfigError(f"the name {name!r} is taken; give the file another name")
-    imported = {**study.config.imported, name: ImportedConfig(path=str(path.resolve()))}
     units = [Unit("baseline", name)]
     if unit_state(study, Unit("scores")).state == "fresh":
         units += [Unit("index"), Unit("documents")]
-    return _build_changed(study, dataclasses.replace(study.config, imported=imported), units, progress)
+    return _build_changed(study, "imported", name, ImportedConfig(path=str(path.resolve())), units, progress)
 
 
-def _build_changed(study: Study, config: StudyConfig, units: list[Unit], progress: Progress | None) -> Study:
-    """The study with other settings, once the units are built; where they cannot be, its settings are as they were."""
-    changed = study.change(config)
-    try:
-        build(changed, units, progress=progress)
-    except IFGuideError:
-        study.change(study.config)
-        raise
+def _build_changed(
+    study: Study, section: str, name: str, table: object, units: list[Unit], progress: Progress | None
+) -> Study:
+    """The study with a table `[section.NAME]`, which study.toml gets when the units are built from it: a command that
+    fails, is stopped or killed leaves the settings as they were. What others changed since the study was opened
+    stays."""
+    with _locked(study):
+        now = Study.open(study.name, study.root.parent).config
+        config = dataclasses.replace(now, **{section: {**getattr(now, section), name: table}})
+        check_variants(config)
+        changed = Study(study.root, config)
+        _build_locked(changed, _with_sources(changed, units), progress, Freshness(changed))
+        distributed.current().decide(lambda: changed.change(config).name)
     return changed
 
 
@@ -193,22 +195,36 @@ def _with_sources(study: Study, units: Iterable[Unit]) -> list[Unit]:
 def _build(
     study: Study, units: list[Unit], progress: Progress | None, freshness: Freshness, forced: Collection[Unit] = ()
 ) -> list[Unit]:
+    with _locked(study):
+        return _build_locked(study, units, progress, freshness, forced)
+
+
+@contextlib.contextmanager
+def _locked(study: Study) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:  # the main process takes the lock for all of them
+        distributed.current().decide(lambda: stack.enter_context(study_lock(study.root)))
+        yield
+
+
+def _build_locked(
+    study: Study, units: list[Unit], progress: Progress | None, freshness: Freshness, forced: Collection[Unit] = ()
+) -> list[Unit]:
     built: list[Unit] = []
     progress = progress or Progress()
     processes = distributed.current()
     keep_freed_memory()
-    with contextlib.ExitStack() as stack:
-        processes.decide(lambda: stack.enter_context(study_lock(study.root)))  # the main process, for all of them
-        processes.decide(lambda: _prepare(study, units, freshness))
-        for number, unit in enumerate(units):
-            if not processes.decide(functools.partial(_is_due, study, unit, freshness, unit in forced)):
-                continue
-            started = time.monotonic()
-            progress.begin_stage(str(unit), number, len(units))
-            _build_unit(study, unit, progress, freshness)
-            freshness.renew(unit)
-            progress.end_stage(time.monotonic() - started)
-            built.append(unit)
+    processes.decide(lambda: _prepare(study, units, freshness))
+    for unit in units:
+        if not processes.decide(functools.partial(_is_due, study, unit, freshness, unit in forced)):
+            continue
+        started = time.monotonic()
+        parts = [other for other in units if other.stage == unit.stage]
+        place = [*STAGES].index(unit.stage if unit.stage in STAGES else "index")  # which reads other scores
+        progress.begin_stage(str(unit), place, len(STAGES), parts.index(unit), len(parts))
+        _build_unit(study, unit, progress, freshness)
+        freshness.renew(unit)
+        progress.end_stage(time.monotonic() - started)
+        built.append(unit)
     return built
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from ifguide.config.io import read_config
 from ifguide.config.names import check_name
 from ifguide.errors import BusyError, ConfigError, StudyNotFound
-from ifguide.runtime.jobs import active_job
-from ifguide.storage.artifacts import replacing
+from ifguide.runtime.jobs import active_job, waiting_jobs
+from ifguide.storage.artifacts import replacing, temporary_place
 from ifguide.storage.lock import LOCK, check_writable, read_record, study_lock
 from ifguide.study.folder import cache_dir, list_studies
 
@@ -62,7 +62,7 @@ def delete_study(name: str, cache: Path | None = None) -> None:
         BusyError: somebody is working on it.
     """
     with _at_rest(name, cache) as root:
-        gone = root.rename(root.with_name(f".{name}.{os.getpid()}.tmp"))  # never half a study under its name
+        gone = root.rename(temporary_place(root))  # never half a study under its name
     shutil.rmtree(gone)
 
 
@@ -76,8 +76,8 @@ def _find(name: str, cache: Path | None) -> Path:
 @contextlib.contextmanager
 def _at_rest(name: str, cache: Path | None) -> Iterator[Path]:
     root = _find(name, cache)
-    if job := active_job(root):
-        raise BusyError(f"study {name!r} has a running job, {job.id}; stop it with `ifguide cancel {name}`")
+    if active_job(root) or waiting_jobs(root):
+        raise BusyError(f"study {name!r} has running or waiting jobs; stop them with `ifguide cancel {name} --all`")
     with contextlib.nullcontext() if read_record(root) else study_lock(root):  # nobody works on a packed study
         yield root
 

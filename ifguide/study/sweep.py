@@ -52,6 +52,7 @@ def run_sweep(study: Study, models: dict[str, VariantConfig], progress: Progress
         for selection in {variant.selection for variant in models.values()} - {*study.selection_names()}:
             kind, _, n = selection.rpartition("-top-")
             save_selection(study, selection, {"attribution": kind, "tokens_above": int(n)})
-        study = study.change(dataclasses.replace(study.config, variants={**study.config.variants, **models}))
+        config = Study.open(study.name, study.root.parent).config
+        study = study.change(dataclasses.replace(config, variants={**config.variants, **models}))
     build(study, [Unit("evaluate", name) for name in models], progress=progress)
     return study

@@ -70,6 +70,11 @@ def edit_recipe(config: "StudyConfig", selection: str, changes: dict) -> "Varian
     return dataclasses.replace(usual, method="edit", selection=selection, **changes)
 
 
+def edit_damping(config: "StudyConfig", variant: "VariantConfig") -> float:
+    """The damping that an edit takes; docs/results/edit.md has what the automatic ones were chosen on."""
+    return variant.damping or (0.3 if config.model.mode == "scratch" else 1.0)
+
+
 def possible_models(config: "StudyConfig", has_spans: bool) -> list[str]:
     """What can be trained or measured beside the base and the default model, in the order of the table.
 

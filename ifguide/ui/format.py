@@ -3,7 +3,8 @@
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from ifguide.config.attributions import KINDS, attributions
 from ifguide.storage.durations import format_seconds
@@ -31,6 +32,7 @@ _JOB_TITLES = {
     "plan": "Measure a few seconds of every step",
 }
 """Job that is not a stage -> what it does, in three or four words."""
+_COMMANDS = {"run": "Run the study", "demo": "Build the demo", "evaluate": "Train and measure", "explain": "Explain"}
 
 STATE_WORDS = {"fresh": "Up to date", "stale": "Out of date", "missing": "Not started"}
 
@@ -38,6 +40,13 @@ STATE_WORDS = {"fresh": "Up to date", "stale": "Out of date", "missing": "Not st
 def job_title(name: str, otherwise: str = "") -> str:
     """What a stage or another job does, in three or four words; `otherwise` if there is none of this name."""
     return STAGES[name].title if name in STAGES else _JOB_TITLES.get(name, otherwise)
+
+
+def command_title(command: Sequence[str]) -> str:
+    """What a job does, with the models or the document it is for."""
+    name, *words = command or ("run",)
+    named = [variant_title(of) for option, of in pairwise(words) if option in ("--model", "--with", "--document")]
+    return " ".join([_COMMANDS.get(name) or job_title(name, name), *([f"({', '.join(named)})"] if named else [])])
 
 
 def plain(text: object) -> str:

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import os
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import streamlit as st
@@ -12,10 +13,10 @@ from ifguide.config.names import BASE
 from ifguide.errors import IFGuideError
 from ifguide.runtime.jobs import active_job
 from ifguide.storage.lock import read_record
-from ifguide.study.folder import list_studies
+from ifguide.study.folder import cache_dir, list_studies
 from ifguide.study.freshness import stage_states
 from ifguide.study.sharing.packed import OPENED
-from ifguide.ui import components
+from ifguide.ui import components, job_news
 from ifguide.ui.format import plain
 from ifguide.ui.layout import guard, link_state, offer_download
 from ifguide.ui.loaders import Loaded, load_study
@@ -44,6 +45,7 @@ STATES = {
     "stale": ("Out of date", ":material/update:"),
     "fresh": ("Ready", ":material/check_circle:"),
     "recorded": ("Recorded", ":material/history:"),
+    "broken": ("Cannot be opened", ":material/error:"),
 }
 """State of a study -> title and icon."""
 OPENS_ON_WORDS = ("demo", "showcase")
@@ -117,13 +119,12 @@ def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
         loaded = _try_loading(st.session_state["study"]) if _pick_study() else None
         with st.container(key="new", width="content"):
             st.page_link(pages["new_study"], width="content", help="Make a study of your own model and corpus.")
-        if loaded:
-            busy = active_job(loaded.study.root) is not None
-            title, icon = STATES["running" if busy else state_at_rest(loaded.name, loaded)]
-            help = "Progress of this study."
-            if record := read_record(loaded.study.root):
-                help = f"Read-only: recorded on {plain(record['recorded'])} by {plain(record['command'])}."
-            with st.container(key="state", width="content"):
+        with st.container(key="state", width="content"):
+            if not job_news.show_step(loaded.study.root if loaded else None, cache_dir()) and loaded:
+                title, icon = STATES[state_of(loaded.name)]
+                help = "Progress of this study."
+                if record := read_record(loaded.study.root):
+                    help = f"Read-only: recorded on {plain(record['recorded'])} by {plain(record['command'])}."
                 st.page_link(pages["overview"], label=title, icon=icon, width="content", help=help)
         _ask_veil()
         if method := explain_page(now.title):
@@ -135,6 +136,7 @@ def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
             study, file = loaded.study, f"{loaded.name}-report.html"
             note = "One HTML file with the result, examples, charts and settings. Offensive text stays hidden."
             offer_download("Report", lambda: report_or_reason(study), file, "text/html", key="report", help=note)
+    job_news.show_news()
 
 
 def _pick_study() -> bool:
@@ -149,7 +151,9 @@ def _pick_study() -> bool:
             st.session_state["missing_study"] = linked
         st.session_state["study"] = linked if linked in names else _first_study(names)
     note = "A study is one corpus, one model, and everything computed from them."
-    chosen = st.selectbox("Study", names, key="study", label_visibility="collapsed", width=150, help=note)
+    titles = {name: f"{name} · {STATES[state_of(name)][0]}" for name in names}
+    title = titles.__getitem__
+    chosen = st.selectbox("Study", names, 0, title, "study", note, label_visibility="collapsed", width=150)
     if st.query_params or chosen != _first_study(names):  # an address without choices stays as it is
         st.query_params["study"] = chosen
     return True
@@ -170,13 +174,20 @@ def _try_loading(name: str) -> Loaded | None:
         return None
 
 
-@st.cache_data(ttl=20, max_entries=64, show_spinner=False)
-def state_at_rest(name: str, _loaded: Loaded) -> str:
-    """A key of `STATES` for a study without a running job: the state of its worst stage."""
-    if read_record(_loaded.study.root):
+def state_of(name: str) -> str:
+    """A key of `STATES`: whether a study has a running job, or else the state of its worst stage."""
+    if active_job(cache_dir() / name):
+        return "running"
+    loaded = _try_loading(name)
+    return _state_at_rest(loaded) if loaded else "broken"
+
+
+@st.cache_data(ttl=20, max_entries=64, show_spinner=False, hash_funcs={Loaded: attrgetter("key")})
+def _state_at_rest(loaded: Loaded) -> str:
+    if read_record(loaded.study.root):
         return "recorded"
     try:
-        states = {state.state for state in stage_states(_loaded.study).values()}
+        states = {state.state for state in stage_states(loaded.study).values()}
     except IFGuideError:
         return "stale"
     return next(state for state in ("missing", "stale", "fresh") if state in states)

@@ -1,75 +1,90 @@
-"""A study's running job: live progress, a button to stop it, and how the last one ended."""
+"""A study's jobs: the running one with a button to stop it, those that wait in line, and how the last one ended."""
 
 from pathlib import Path
-from typing import Literal
 
 import streamlit as st
 
-from ifguide.runtime.jobs import Job, JobStatus, active_job, cancel_job, latest_job, start_job
+from ifguide.runtime import jobs
+from ifguide.runtime.jobs import Job, JobStatus, active_job, waiting_jobs
 from ifguide.runtime.progress import numbers
 from ifguide.storage.lock import read_record
-from ifguide.study.stage_table import STAGES
-from ifguide.ui.format import ago, job_title, plain, sentence
-from ifguide.ui.layout import guard
+from ifguide.ui.format import ago, command_title, job_title, plain, sentence
+from ifguide.ui.layout import button, guard
 
-_ENDINGS = {"failed": "stopped with an error", "dead": "crashed unexpectedly", "cancelled": "was stopped"}
-_RUNS = ("run", "demo")
-"""Commands that build the study's steps; other jobs are named when they end."""
+ENDINGS = {"failed": "stopped with an error", "dead": "crashed unexpectedly", "cancelled": "was stopped"}
 _CHECKS = (("new",), ("plan",), ("suggest",))
 """Commands on the draft of a new study; they end when its page is closed."""
 
 
-def start(root: Path, arguments: list[str], *, scope: Literal["app", "fragment"] = "app") -> None:
-    """Start a job on the study in a folder, and redraw the page or the fragment to show it."""
+def start(root: Path, arguments: list[str]) -> None:
+    """Start or queue a job of the study in a folder, and redraw the page to show it."""
     with guard(go_on=True):
-        start_job(root.name, arguments, root.parent)
-        st.rerun(scope=scope)
+        jobs.enqueue_job(root.name, arguments, root.parent)
+        st.rerun()
+
+
+def is_pending(root: Path, *command: str) -> bool:
+    """Whether a job whose command starts with these words runs or waits."""
+    job = active_job(root)
+    commands = [*waiting_jobs(root), *([job.status().command] if job else [])]
+    return any(other[: len(command)] == command for other in commands)
 
 
 def refuse_recorded(root: Path) -> bool:
-    """Whether the study in a folder is recorded; if so, say that nothing can be computed in it."""
-    if recorded := read_record(root) is not None:
-        st.caption("This was not computed before the study was recorded, and its models are not here.")
-    return recorded
+    """Whether the study in a folder is recorded, so that nothing can be computed in it and nothing is offered."""
+    return read_record(root) is not None
 
 
-def show_job(root: Path) -> bool:
-    """Show the running job of the study in a folder, or how the last one ended unless it succeeded. Returns whether one
-    is running."""
+def show_job(root: Path, *, brief: bool = False) -> bool:
+    """Show the running job of the study in a folder and its queue or, unless `brief`, how the last one ended if it did
+    not succeed. Returns whether one is running."""
     with guard():
-        job = active_job(root)
-        if job:
-            st.fragment(_follow, run_every=1.0)(job)
+        if active_job(root):
+            st.fragment(_follow, run_every=1.0)(root, brief)
             return True
-        if last := latest_job(root):
+        if not brief and (last := jobs.latest_job(root)):
             _show_ending(last)
     return False
 
 
-def _follow(job: Job) -> None:
-    with guard():
-        status = job.status()
-    if not status.running or st.session_state.get("job_at", (job.id, status.stage)) != (job.id, status.stage):
-        st.session_state.pop("job_at", None)
+def _follow(root: Path, brief: bool) -> None:
+    job, waiting = active_job(root), waiting_jobs(root)
+    status = job.status() if job else None
+    now = status and (status.job, status.stage, waiting)
+    before = st.session_state.pop(f"job_at_{root.name}", now)
+    if not status or not status.running or now != before:
         st.rerun()  # the rest of the page shows which steps are done
-    st.session_state["job_at"] = (job.id, status.stage)
-    with st.container(border=True):
-        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            st.markdown(f"**Running** · {progress_line(status)}")
-            note = "Stops the run. Finished steps are kept, and the next run continues from there."
-            if st.button("Stop", key=f"stop_{job.id}", icon=":material/stop:", help=note):
-                with guard():
-                    cancel_job(job)
-                st.rerun()
+    st.session_state[f"job_at_{root.name}"] = now
+    with st.container(border=True, gap="xsmall"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown(f"**{plain(command_title(status.command))}** · {progress_line(status)}", width="content")
+            st.space("stretch")
+            if waiting:
+                with st.popover(f"{len(waiting)} waiting", icon=":material/list:", key=f"queue_{root.name}"):
+                    _show_queue(root, waiting)
+            note = "Finished steps are kept, and the next run continues from there. The next job in line starts."
+            button("Stop", f"stop_{status.job}", "stop", jobs.cancel_job, job, help=note)
         st.progress(share_done(status), text=_detail(status))
-    if status.command[:1] not in _CHECKS:
-        st.caption("The run continues if you close this page.")
+    if not brief and status.command[:1] not in _CHECKS:
+        st.caption("Jobs continue if you close this page.")
+
+
+def _show_queue(root: Path, waiting: list[tuple[str, ...]]) -> None:
+    for place, command in enumerate(waiting):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.text(f"{place + 1}. {command_title(command)}", width=280)
+            moves = (("Move up", -1, place == 0), ("Move down", 1, place == len(waiting) - 1))
+            for label, move, off in moves:
+                icon, key = f"arrow_{label[5:]}ward", f"{label} {root.name} {place}"
+                button("", key, icon, jobs.move_waiting, root, command, place + move, help=label, disabled=off)
+            button("", f"cancel_{root.name}_{place}", "close", jobs.drop_waiting, root, command, help="Cancel")
 
 
 def share_done(status: JobStatus) -> float:
     """How much of the run is done, from 0 to 1; all steps count equally."""
     inside = status.done / status.total if status.total else 0.0
-    return min(1.0, max(0.0, (status.stage_index + inside) / status.n_stages)) if status.n_stages else 0.0
+    steps = status.stage_index + (status.part + inside) / max(status.n_parts, 1)
+    return min(1.0, max(0.0, steps / status.n_stages)) if status.n_stages else 0.0
 
 
 def running_stage(root: Path) -> str | None:
@@ -85,14 +100,14 @@ def stage_title(status: JobStatus) -> str:
 
 
 def progress_line(status: JobStatus) -> str:
-    """The running step and its number among those that the Overview page lists, or among the job's own."""
-    stage = status.stage.partition(" ")[0]
-    if not stage:
+    """The running step and its number."""
+    if not status.stage:
         return "starting"
-    place, n_stages = status.stage_index + 1, status.n_stages
-    if status.command and status.command[0] in _RUNS and stage in STAGES:
-        place, n_stages = list(STAGES).index(stage) + 1, len(STAGES)
-    return f"step {place} of {n_stages}: {stage_title(status)}" if n_stages > 1 else stage_title(status)
+    return f"{step(status).lower()}: {stage_title(status)}" if status.n_stages > 1 else stage_title(status)
+
+
+def step(status: JobStatus) -> str:
+    return f"Step {status.stage_index + 1} of {status.n_stages}"
 
 
 def _detail(status: JobStatus) -> str:
@@ -104,10 +119,9 @@ def _show_ending(job: Job) -> None:
     status = job.status()
     if status.state == "done":
         return
-    command = status.command[0] if status.command else "run"
-    job_name = "The last run" if command in _RUNS else f"The last job, “{job_title(command, plain(command))}”,"
-    ending = _ENDINGS.get(status.state, "ended")
-    text = f"{job_name} {ending} ({ago(status.updated)}, at the step “{stage_title(status)}”)."
+    ending = ENDINGS.get(status.state, "ended")
+    title = plain(command_title(status.command))
+    text = f"“{title}” {ending} ({ago(status.updated)}, at the step “{stage_title(status)}”)."
     if status.state == "cancelled":
         st.info(text, icon=":material/stop_circle:")
         return

@@ -11,7 +11,7 @@ import streamlit as st
 from ifguide.errors import IFGuideError
 from ifguide.runtime.jobs import active_job
 from ifguide.storage import artifacts
-from ifguide.study.freshness import StageState, stage_state
+from ifguide.study.freshness import NOT_BUILT, StageState, stage_state
 from ifguide.study.lineage import Unit
 from ifguide.ui.format import count, job_title, plain, sentence
 from ifguide.ui.loaders import Loaded
@@ -54,7 +54,7 @@ def note_changes(loaded: Loaded) -> None:
 
 
 def need_stage(loaded: Loaded, stage: str, then: str) -> None:
-    """Stop the page if a stage is missing; warn if it is out of date."""
+    """Stop the page if a stage is missing; warn if it is out of date, and not only unfinished."""
     state = stage_state(loaded.study, stage)
     if state.state == "missing":
         running = active_job(loaded.study.root) is not None
@@ -65,7 +65,7 @@ def need_stage(loaded: Loaded, stage: str, then: str) -> None:
         label = "See its progress on the Overview page" if running else "Go to the Overview page and run the study"
         st.page_link("pages/overview.py", label=label, icon=":material/play_arrow:")
         st.stop()
-    if state.state == "stale":
+    if state.state == "stale" and not state.reason.endswith(NOT_BUILT):
         st.warning(
             f"These results are out of date: {sentence(explain(state))} To update them, run the study again on the"
             " Overview page.",
@@ -154,10 +154,10 @@ def open_document(loaded: Loaded, id: str) -> None:
     st.switch_page("pages/documents.py", query_params={"study": loaded.name, "doc": id})
 
 
-def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = None) -> slice:
+def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = None, keys: bool = False) -> slice:
     """Previous and Next buttons; the page number is in the address as `key`. Returns the slice of items to show. `noun`
     is plural, or singular for one item a page. When `of`, which the items depend on, changes, the first page is
-    shown."""
+    shown. With `keys`, j and k turn the pages."""
     if st.session_state.get(f"{key}_of", of) != of:
         turn_to(key, 1)
     st.session_state[f"{key}_of"] = of
@@ -166,9 +166,10 @@ def pager(key: str, *, n_items: int, page_size: int, noun: str, of: Hashable = N
     at = int(linked) if linked.isdecimal() and len(linked) < 9 else st.session_state.get(f"{key}_at", 1)
     current = min(max(1, at), n_pages)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        back = st.button("Previous", key=f"{key}_back", icon=":material/chevron_left:", disabled=current <= 1)
+        (k, j), icon = ("k", "j") if keys else (None, None), ":material/chevron_left:"
+        back = st.button("Previous", key=f"{key}_back", icon=icon, disabled=current <= 1, shortcut=k)
         last, icon = current >= n_pages, ":material/chevron_right:"
-        forward = st.button("Next", key=f"{key}_forward", icon=icon, icon_position="right", disabled=last)
+        forward = st.button("Next", key=f"{key}_forward", icon=icon, icon_position="right", disabled=last, shortcut=j)
         place = st.empty()
     if back or forward:
         turn_to(key, current + (1 if forward else -1))

@@ -1,9 +1,10 @@
 """The app's server: `python -m ifguide.ui.server [options of streamlit run]`.
 
-It is `streamlit run app.py` with two differences. What pages need is imported while the first browser still fetches
-Streamlit's front end. And the server sends everything at once: asyncio turns off Nagle's algorithm only for sockets
-that were created with a named protocol. Streamlit's socket is not, so the second half of every answer would wait some
-40 ms until the browser confirms the first (https://github.com/Kludex/uvicorn/issues/3149)."""
+It is `streamlit run app.py` with three differences. It answers to its own names alone: Streamlit refuses others only
+for the open connection. What pages need is imported while the first browser still fetches Streamlit's front end. And
+the server sends everything at once: asyncio turns off Nagle's algorithm only for sockets that were created with a named
+protocol. Streamlit's socket is not, so the second half of every answer would wait some 40 ms until the browser confirms
+the first (https://github.com/Kludex/uvicorn/issues/3149)."""
 
 import contextlib
 import gc
@@ -14,12 +15,15 @@ import socket
 import sys
 import threading
 import time
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psutil
 
 from ifguide import ui
 from ifguide.ui.shipped import app_folder
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 LIBRARIES = (
     "numpy",
@@ -33,6 +37,29 @@ LIBRARIES = (
     "streamlit.material_icon_names",
 )
 """Imported by pages, or by Streamlit for them, when something is drawn."""
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+REFUSAL = "The app does not answer to this name. Start it with `ifguide app --host NAME` if the name is its own.\n"
+
+
+def only_own_names(app: "ASGIApp") -> Any:
+    """The app with status 403 for every request and connection to another name than `LOCAL_NAMES`,
+    `browser.serverAddress` and `server.allowedHosts`, at any port. A site whose name is made to lead to this machine
+    (DNS rebinding) would otherwise be taken for the app's own page."""
+    from starlette.datastructures import Headers
+    from starlette.responses import PlainTextResponse
+    from streamlit import config
+    from streamlit.url_util import get_hostname
+    from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
+
+    named = (config.get_option("browser.serverAddress"), *config.get_option("server.allowedHosts"))
+    config.set_option("server.allowedHosts", [*LOCAL_NAMES, *(get_hostname(name) or name for name in named)])
+
+    async def answer(scope: "Scope", receive: "Receive", send: "Send") -> None:
+        allowed = scope["type"] == "lifespan" or is_host_allowed(Headers(scope=scope).get("host"))
+        await (app if allowed else PlainTextResponse(REFUSAL, 403))(scope, receive, send)
+
+    return answer
 
 
 def preload() -> None:
@@ -69,7 +96,10 @@ def main(options: list[str]) -> NoReturn:
     """Serve the app until it is stopped; `options` are those of `streamlit run`."""
     threading.Thread(target=prepare, daemon=True).start()
     from streamlit.web import cli
+    from streamlit.web.server.starlette import starlette_server
 
+    make = starlette_server.create_starlette_app
+    starlette_server.create_starlette_app = lambda runtime: only_own_names(make(runtime))
     sys.exit(cli.main(["run", str(app_folder() / "app.py"), *options], prog_name="streamlit"))
 
 

@@ -1,6 +1,10 @@
 """Which words to hide when only offensive words are hidden: words with marked tokens, and a classifier's words."""
 
+import hashlib
+import re
 from collections import Counter
+from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +14,21 @@ from ifguide.evaluation.toxic_spans import read_spans
 
 if TYPE_CHECKING:
     import pandas
+
+
+OFFENSIVE = frozenset((Path(__file__).parent / "static" / "offensive_words.txt").read_text().split())
+"""Hashes of the words that alt-profanity-check calls offensive by themselves, for texts that no model has read yet."""
+
+
+def hash_word(word: str) -> str:
+    """How a word is named in `OFFENSIVE`."""
+    return hashlib.sha256(word.lower().encode()).hexdigest()[:8]
+
+
+def mark_offensive(text: str) -> list[list]:
+    """A text as runs for an excerpt, each with 2 if it is an offensive word, else 0."""
+    parts = groupby(filter(None, re.split(r"(\w+)", text)), lambda part: 2 * (hash_word(part) in OFFENSIVE))
+    return [["".join(run), mark] for mark, run in parts]
 
 
 def marked_words(samples: "pandas.DataFrame") -> frozenset[str]:

@@ -229,7 +229,7 @@ def test_a_recorded_study_offers_nothing_that_needs_its_models(open_app, tmp_pat
         app = open_app(tmp_path / cache, "compare")
         assert offers.pop() == offered and ("≋" in shown_text(app)) == offered
     linked = shown_text(open_app(tmp_path / "theirs", "compare", pick="0.0."))
-    assert "This study was recorded without its models. You can try" in linked
+    assert "Try a prompt" not in linked
     assert "Not possible here: this study was recorded without its models" in linked  # token probabilities
     assert "ifguide reliability" not in shown_text(open_app(tmp_path / "theirs", "threshold"))
     needs = ("Run", "Compute", "Train", "Explain", "Draw", "Compare the layers", "Search for", "List", "Save")
@@ -243,6 +243,9 @@ def test_a_recorded_study_offers_nothing_that_needs_its_models(open_app, tmp_pat
         for cache, offered in (("mine", True), ("theirs", False)):
             app = open_app(tmp_path / cache, page, **more)
             assert not app.exception and not app.error, page
+            titles = {part.label for part in (*app.tabs, *app.expander)}
+            empty = {title for title in titles if title in ("Map", "Other methods") or title[:3] in ("Why", "Ins")}
+            assert bool(empty) == (offered and page != "overview"), (page, cache)
             live = [b for b in app.button if b.label.startswith(needs) and not b.disabled]
             methods = [choice.key for choice in app.multiselect if choice.key == "methods"]
             assert bool(live + methods) == (offered and page != "overview"), (page, cache, [b.label for b in live])

@@ -26,13 +26,17 @@ def test_it_is_drawn_by_a_job_and_not_in_a_study_that_is_only_read(open_app, tmp
     app = open_app(tmp_path / "cache", "threshold", part="Map")
     assert not app.error and not app.get("plotly_chart")
     started = []
-    monkeypatch.setattr(job_panel, "start", lambda root, arguments, scope: started.append((root, arguments)))
+    monkeypatch.setattr(job_panel, "start", lambda root, arguments: started.append((root, arguments)))
     app.button(key="map_start").click().run()
     assert started == [(study.root, ["map", "fake"])]
     name = unpack_study(pack_study(study, tmp_path / "fake.ifguide"), tmp_path / "theirs")
     app = open_app(tmp_path / "theirs", "threshold", part="Map", study=name)
-    assert "This was not computed before the study was recorded" in shown_text(app)
     assert not app.error and "map_start" not in [button.key for button in app.button]
+    assert "Map" not in [tab.label for tab in app.tabs]
+    write_map(study)
+    unpack_study(pack_study(study, tmp_path / "fake.ifguide"), tmp_path / "theirs")
+    app = open_app(tmp_path / "theirs", "threshold", part="Map", study=name)
+    assert "Map" in [tab.label for tab in app.tabs] and app.get("plotly_chart")
 
 
 def test_documents_of_the_selection_or_of_the_brush_stand_out(open_app, tmp_path):

@@ -59,11 +59,11 @@ def test_it_offers_what_is_not_measured_and_shows_what_is(open_app, tmp_path):
         assert ("20 rounds of 32 changes" in shown_text(app)) is search
 
 
-def test_a_study_without_trained_models_says_so(open_app, tmp_path):
+def test_a_study_without_trained_models_has_no_panel(open_app, tmp_path):
     write_study(tmp_path / "cache", until="selection")
     app = open_app(tmp_path / "cache", "queries", study="fake")
     assert not app.exception and not app.error
-    assert "once the study has trained one" in shown_text(app)
+    assert not [part.label for part in app.expander if part.label.startswith("Inside the models")]
 
 
 def test_the_chart_draws_the_geometric_mean_with_its_interval():

@@ -9,6 +9,7 @@ from ifguide.storage.artifacts import MANIFEST
 from ifguide.study.folder import list_studies
 from ifguide.study.reading import Study
 from ifguide.ui import components
+from ifguide.ui.studies import inputs
 from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
 from tests.app.test_pages import running_job
@@ -65,8 +66,8 @@ def test_an_upload_is_shown_and_a_wrong_one_leaves_what_was_typed(open_app, tabl
     app.file_uploader(key="corpus_file_0").set_value(("../my posts.csv", CSV, "text/csv")).run()
     assert app.text_input(key="new_corpus").value == "inputs/corpus/my-posts.csv" and not app.error
     assert [row["cells"][1] for row in tables["corpus_rows"]] == [
-        [["You are kind", False]],
-        [["You are a fool", False]],
+        [["You are kind", 0]],
+        [["You are a ", 0], ["fool", 2]],
     ]
     assert next(box for box in app.selectbox if box.label == "Text").value == "body"
     app.file_uploader(key="corpus_file_1").set_value(("posts.jsonl", CSV, "text/csv")).run()
@@ -74,26 +75,33 @@ def test_an_upload_is_shown_and_a_wrong_one_leaves_what_was_typed(open_app, tabl
     assert app.text_input(key="new_corpus").value == "inputs/corpus/my-posts.csv" and tables["corpus_rows"]
     for name in ("../x", "fake name"):
         app.text_input(key="new_name").set_value(name).run()
-        assert any("a study's name has" in error.value for error in app.error)
+        assert any(f"got '{name}'" in error.value.replace("\\", "") for error in app.error)
     app.text_input(key="new_corpus").set_value("/nowhere.jsonl").run()
     assert any("no file" in error.value for error in app.error)
     press(app, "Start over")
     assert list((tmp_path / "cache").iterdir()) == [] and not app.text_input(key="new_corpus").value
 
 
+def test_errors_hide_the_offensive_words_of_the_texts_they_quote_and_nothing_else(monkeypatch):
+    shown = []
+    monkeypatch.setattr(inputs.st, "error", lambda text, icon: shown.append(text.replace("\\", "")))
+    for veil in ("all", "words", ""):
+        monkeypatch.setattr(components, "veiled", lambda veil=veil: veil)
+        inputs.show_problem("/data/idiot.csv, row 2: expected a completion, got ' an idiot, you know'")
+    hidden, also, whole = shown
+    assert "/data/idiot.csv" in hidden and "' an ‹hidden word›, you know'" in hidden and hidden == also
+    assert "' an idiot, you know'" in whole
+
+
 @pytest.mark.slow
 def test_a_study_is_made_without_the_terminal(open_app, tables, tmp_path):
-    cache, inputs = tmp_path / "cache", tmp_path / "in"
-    write_tiny_inputs(inputs)
-    save_tiny_model("gpt_neox", inputs / "model")
+    cache, files = tmp_path / "cache", tmp_path / "in"
+    write_tiny_inputs(files)
+    save_tiny_model("gpt_neox", files / "model")
     app = open_app(cache, "new_study")
-    corpus = (inputs / "corpus.jsonl").read_bytes()
+    corpus = (files / "corpus.jsonl").read_bytes()
     app.file_uploader(key="corpus_file_0").set_value(("corpus.jsonl", corpus, "text/plain"))
-    given = {
-        "name": "mine",
-        "model": inputs,
-        **{name: inputs / f"{name}.jsonl" for name in ("toxic", "safe", "heldout")},
-    }
+    given = {"name": "mine", "model": files, **{name: files / f"{name}.jsonl" for name in ("toxic", "safe", "heldout")}}
     for field, value in given.items():
         app.text_input(key=f"new_{field}").set_value(str(value))
     app.radio(key="new_preset").set_value("quick").run()
@@ -105,7 +113,7 @@ def test_a_study_is_made_without_the_terminal(open_app, tables, tmp_path):
         "model configuration" in app.error[0].value
         and app.text_input(key="new_toxic").value == given["toxic"].as_posix()
     )
-    app.text_input(key="new_model").set_value(str(inputs / "model")).run()
+    app.text_input(key="new_model").set_value(str(files / "model")).run()
     assert not app.error
     press(app, "Check and plan")
     wait(app, lambda app: "facts" in tables)
@@ -114,6 +122,7 @@ def test_a_study_is_made_without_the_terminal(open_app, tables, tmp_path):
     app.run()
     assert [row["cells"][0] for row in tables["plan"]][-2:] == ["In all", "Free here"]
     assert "It fits on this machine" in app.success[0].value
+    assert "2 of the 2 prompts are prompts of the toxic queries" in app.warning[0].value.replace("\\", "")
 
     press(app, "Create and run")
     assert app.title[0].value == "Overview" and list_studies(cache) == ["mine"]

@@ -174,6 +174,12 @@ def test_why_panel_has_rows_that_lead_to_both_sums_of_the_list(open_app, tmp_pat
             sums += [left_out, ["Sum above the threshold", score(line["hit_sum"])]]
         parts = [["Toxic queries", "+1.50"], ["Safe queries", "+0.250"], ["Pooling", score(line["sum"] - 1.75)]]
         assert tables["why_parts"] == parts + sums, span
+        if span is None:
+            adds = [float(cells[1].replace("−", "-")) for cells in tables["why_phrases"]]
+            assert adds == sorted(adds, reverse=True) and 0 < sum(adds) <= line["hit_sum"] + 0.1
+            assert all([mark for _, mark in cells[0]].count(1) == 1 for cells in tables["why_phrases"])
+            assert f"Its sum of {score(line['hit_sum'])} comes from" in shown_text(app)
+        assert ("why_phrases" in tables) == (span is None)
         assert "**Toxic queries that add most** · +1.50 together" in shown_text(app)
 
 
@@ -283,7 +289,7 @@ def running_job(study, **status):
         folder = study.root / "jobs" / "20260101-000000-000000"
         folder.mkdir(parents=True)
         born = psutil.Process(sleeper.pid).create_time()
-        known = {"job": folder.name, "study": "fake", "command": ["run", "fake"], "pid": sleeper.pid, "n_stages": 99}
+        known = {"job": folder.name, "study": "fake", "command": ["run", "fake"], "pid": sleeper.pid, "n_stages": 11}
         known |= {"process_started": born, "state": "running", "started": born, "updated": born}
         (folder / "status.json").write_text(json.dumps(known | status))
         yield sleeper, folder

@@ -41,6 +41,24 @@ def test_a_prompt_is_chosen_from_the_list_by_keyboard(page, address):
     assert "blur" in rows.nth(1).locator(".excerpt").evaluate(BLUR)
 
 
+def test_keys_lead_through_prompts_and_votes(page, address):
+    visit(page, address, "compare?order=As+in+the+file")
+    for key, prompt in (("j", "1"), ("j", "2"), ("k", "1")):
+        page.keyboard.press(key)
+        page.wait_for_function("prompt => location.search.includes(`prompt=${prompt}`)", arg=prompt)
+        wait_until_still(page)
+    page.get_by_label("Prompt contains").press_sequentially("jk")
+    assert page.get_by_label("Prompt contains").input_value() == "jk" and "prompt=1" in page.url
+    visit(page, address, "compare?blind=true&blind_seed=7")
+    for place, key in enumerate("adwjk", 2):
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "vote => location.search.includes(`vote=${vote}`)", arg=str(min(place, 5) - (key == "k"))
+        )
+        wait_until_still(page)
+    assert page.get_by_text("3 votes of").inner_text().endswith("1 tie among them.")
+
+
 def test_a_click_on_a_completion_opens_a_drawer_that_leads_to_a_document(page, address):
     visit(page, address, "compare")
     pair = page.locator(".pair").first

@@ -109,6 +109,15 @@ def test_the_text_begins_high_up_and_is_wide(page, address, width, top, least):
     assert frame["y"] + frame["height"] <= strip["y"] and strip["y"] + strip["height"] <= 900
 
 
+def test_names_are_whole_in_a_narrow_window_and_the_rank_says_by_what(page, address):
+    page.set_viewport_size({"width": 900, "height": 900})
+    visit(page, address, "documents")
+    clipped = "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
+    assert page.locator(".line .name, h2").evaluate_all(clipped) == []
+    for told in (page.locator(".headcell.rank"), page.locator(".facts")):
+        assert "tokens above the threshold" in told.get_attribute("title")
+
+
 def test_hostile_text_stays_text(page, address):
     visit(page, address, f"documents?doc={HOSTILE_ID}&search=script")
     page.keyboard.press("v")
@@ -236,6 +245,9 @@ def test_the_list_is_filtered_sorted_and_jumped_through(page, address, cache):
     assert {line["id"].lstrip("'") for line in lines} == found and {line["verdict"] for line in lines} == {""}
     visit(page, address, "documents?search=nothinglikethis")
     assert page.get_by_text("No document passes these filters.").count() == 1 and not page.locator(".body").is_visible()
+    page.get_by_role("button", name="Clear filters").click()
+    page.get_by_text("62 of 62").wait_for()
+    assert "search" not in page.url
     visit(page, address, "documents")
     assert page.locator(".where").inner_text() == "1–25 of 62"
     page.get_by_label("Sort by", exact=True).select_option("length")
@@ -286,6 +298,8 @@ def test_documents_are_judged_by_keyboard_and_survive_the_server(page, tmp_path)
     assert log.entries()[Target(order[1])] == ("fine", "says it", "ann")
     with serve_app(tmp_path / "cache") as again:
         visit(page, again, "documents")
+        page.get_by_role("button", name="Your name").click()  # another port is another address to the browser
+        give_name(page, "ann")
         page.locator(".line .badge").nth(9).wait_for()
         badges = page.locator(".line .badge").all_inner_texts()
         assert badges == [(given | {order[2]: "fine"})[id][0].upper() for id in order]
@@ -355,14 +369,14 @@ def test_why_shows_by_itself_when_the_job_has_ended(page, own):
     study = write_study(cache, "asked")
     best = study.corpus().document(int(study.selection().order[0])).id
     path = explain.document_path(study, best)
-    with running_job(study, stage="explain", done=3, total=20):
+    with running_job(study, command=["explain", "asked"], stage="explain", done=3, total=20):
         visit(page, address, "documents?study=asked&doc=" + best)
-        page.get_by_text("the answer appears here when it is done").wait_for(state="attached")
-        assert not page.get_by_text("the answer appears here when it is done").is_visible()  # it is folded
+        page.get_by_text("Why this document?").click()
+        page.get_by_role("button", name="Stop").wait_for()
         path.parent.mkdir()
         found = {"document": best, "start": None, "kind": "own_loss", "parts": {}, "total": 1.0, "candidates": 1}
         artifacts.write_json(path, found | {"toxic": [0.5], "safe": [0.5], "neighbours": [["doc-001", 0.5]]})
-        page.get_by_role("table", name="Nearest influence").locator("tr[data-key]").click()
+    page.get_by_role("table", name="Nearest influence").locator("tr[data-key]").click()
     page.wait_for_function("location.search.includes('doc=doc-001')")
     wait_until_still(page)  # until then, the panel is that of the document before
     page.get_by_text("Why this document?").click()
@@ -376,16 +390,30 @@ def test_two_reviewers_see_their_own_verdicts_and_how_far_they_agree(page, own):
     for document, verdict in zip(order, ("toxic", "toxic", "fine", "fine"), strict=True):
         VerdictLog(study.root).decide(Target(document), verdict, by="ann")
     visit(page, address, "documents?study=both")
-    page.get_by_role("button", name="Your name").click()
+    assert page.locator(".badge").count() == 0, "the verdicts of others are hidden"
+    page.keyboard.press("t")
+    page.get_by_label("Your name").wait_for()
+    page.keyboard.press("f")
+    assert page.get_by_label("Your name").input_value() == "", "a verdict's key is no name"
     give_name(page, "ben")
-    page.locator(".badge").first.wait_for(state="detached")
-    for key in "tfff":
+    wait_until_still(page)
+    visit(page, address, f"documents?study=both&doc={order[1]}")
+    page.get_by_role("button", name="ben").wait_for()  # asked once, kept in the browser
+    wait_until_still(page)
+    for key in "fff":
         page.keyboard.press(key)
         wait_until_still(page)
     assert page.locator(".badge").all_inner_texts() == ["T", "F", "F", "F"]
+    page.keyboard.press("k")
+    page.locator(".facts").get_by_text("ann: fine").wait_for()
     page.get_by_text("Verdicts (").click()
     agreed = page.get_by_test_id("stMetric").filter(has_text="Agreement of ann and ben").inner_text()
     assert "κ = 0.50" in agreed and "3 of 4 verdicts" in agreed
+    page.get_by_role("button", name="Review 1 disagreement").click()
+    page.get_by_text("settled 0 / 1").wait_for()
+    assert shown(page) == order[1] and page.locator(".line").count() == 1
+    page.keyboard.press("t")
+    page.get_by_text("settled 1 / 1").wait_for()
 
 
 def test_near_duplicates_are_one_line_and_one_verdict(page, own):

@@ -51,7 +51,7 @@ def test_a_study_is_copied_and_deleted_once_its_name_was_typed(page, address, ca
     assert list_studies(cache) == ["one"]
 
 
-def test_rows_of_an_upload_stay_hidden_until_the_reader_shows_text(page, address, cache, tmp_path):
+def test_rows_of_an_upload_are_shown_apart_from_offensive_words(page, address, cache, tmp_path):
     file = tmp_path / "posts.csv"
     file.write_text("body,label\nYou are kind,0\nYou are an idiot,1\n")
     visit(page, address, "")
@@ -64,9 +64,9 @@ def test_rows_of_an_upload_stay_hidden_until_the_reader_shows_text(page, address
     table.wait_for()
     page.keyboard.press("Escape")
     assert page.get_by_role("textbox", name="Corpus", exact=True).input_value() == "inputs/corpus/posts.csv"
-    for veil, hidden in (("Words hidden", 4), ("Text shown", 0)):
+    for veil, hidden in (("Text hidden", ["idiot"]), ("Words hidden", ["idiot"]), ("Text shown", [])):
         choose_veil(page, veil)
-        assert table.locator("td .veil").count() == hidden
+        assert table.locator("td .veil").all_text_contents() == hidden
     [draft] = cache.glob(".new-study-*")
     page.get_by_role("button", name="Start over").click()
     wait_until_still(page)

@@ -8,6 +8,7 @@ import sys
 import psutil
 
 from ifguide.ui import server
+from tests.browser.running_app import serve_app
 
 
 def ask(address: str, method: str, path: str, **headers: str) -> http.client.HTTPResponse:
@@ -16,6 +17,7 @@ def ask(address: str, method: str, path: str, **headers: str) -> http.client.HTT
     return connection.getresponse()
 
 
+STREAM = "/_stcore/stream"
 UPGRADE = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",
@@ -25,9 +27,39 @@ UPGRADE = {
 
 
 def test_a_page_of_another_site_gets_no_connection(address):
-    assert ask(address, "GET", "/_stcore/stream", Origin=address, **UPGRADE).status == 101
+    assert ask(address, "GET", STREAM, Origin=address, **UPGRADE).status == 101
     for origin in ("http://outside.invalid", "https://127.0.0.1.outside.invalid", "null"):
-        assert ask(address, "GET", "/_stcore/stream", Origin=origin, **UPGRADE).status == 403, origin
+        assert ask(address, "GET", STREAM, Origin=origin, **UPGRADE).status == 403, origin
+
+
+SHAPES = ("site{}.invalid", "localhost.site{}.invalid", "127.0.0.1.site{}.invalid:8501", "localhost@site{}.invalid")
+SHAPES += ("10.0.0.{}", "127.0.0.1{}", "[::1{}]:8501", "0.0.0.0:{}", "localhost{}", "ifguide.example.org.{}")
+
+
+def answers(address: str, host: str) -> tuple[int, int]:
+    """What a page and an open connection get that ask for a host, as a page of that host would."""
+    stream = ask(address, "GET", STREAM, Host=host, Origin=f"http://{host}", **UPGRADE)
+    return ask(address, "GET", "/", Host=host).status, stream.status
+
+
+def test_a_site_whose_name_leads_to_this_machine_gets_nothing(address):
+    """DNS rebinding: its page and `Host` have the same name, and the connection comes from the reader's own browser."""
+    foreign = [shape.format(number) for shape in SHAPES for number in range(100, 150)]
+    assert len(set(foreign)) == 500
+    assert {answers(address, host) for host in foreign} == {(403, 403)}
+    assert b"ifguide app --host" in ask(address, "GET", "/", Host=foreign[0]).read()
+    port = address.rpartition(":")[2]
+    for host in ("localhost", "127.0.0.1", "[::1]", f"localhost:{port}", f"[::1]:{port}", "LOCALHOST:9000"):
+        assert answers(address, host) == (200, 101), host
+
+
+def test_behind_a_proxy_the_app_answers_to_the_names_that_it_was_given(tmp_path):
+    """docs/deploy.md: nginx and oauth2-proxy hand on the name that people typed."""
+    options = ("--host", "other.example.org", "--browser.serverAddress", "https://ifguide.example.org/studio")
+    with serve_app(tmp_path, ("ifguide", "app", *options)) as address:
+        for host in ("ifguide.example.org", "other.example.org:443", "localhost"):
+            assert answers(address, host) == (200, 101), host
+        assert answers(address, "example.org") == answers(address, "more.other.example.org") == (403, 403)
 
 
 def test_a_file_without_the_xsrf_token_is_refused(address):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ifguide.cli import train
 from ifguide.cli.main import app, main
-from ifguide.errors import IFGuideError
+from ifguide.errors import BusyError, IFGuideError
 from ifguide.runtime import jobs
 from ifguide.storage import artifacts
 from ifguide.study.lineage import Unit
@@ -198,6 +198,23 @@ def test_a_background_run_is_a_job_of_the_study(invoke, cache, monkeypatch):
     result = invoke("run", "small", "--until", "scores", "--background")
     assert "in the background" in result.stdout
     assert jobs.latest_job(cache / "small").status().command == ("run", "small", "--until", "scores")
+
+
+def test_a_background_run_is_queued_behind_the_running_job_and_can_be_cancelled(invoke, cache, tmp_path, monkeypatch):
+    sleeper = tmp_path / "sleeper"
+    sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setattr(jobs.sys, "executable", str(sleeper))
+    invoke("run", "small", "--background")
+    assert "already being built" in invoke("run", "small", "--background").stdout
+    assert invoke("run", "small", "--until", "scores", "--background").stdout.startswith(
+        "queued; `ifguide status small`"
+    )
+    assert "waiting: ifguide run small --until scores" in invoke("status", "small").stdout
+    with pytest.raises(BusyError, match="ifguide cancel small --all"):
+        invoke("rename", "small", "large")
+    assert "cancelled: ifguide run small --until scores" in invoke("cancel", "small", "--all").stdout
+    assert not jobs.waiting_jobs(cache / "small") and jobs.latest_job(cache / "small").status().state == "cancelled"
 
 
 @pytest.fixture

@@ -4,11 +4,14 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from ifguide.cli.running import follow_run
 from ifguide.errors import InputError
+from ifguide.runtime import jobs
+from tests import warm
 
 WORK = """
 import signal, time
@@ -58,6 +61,22 @@ def test_a_stopped_run_cleans_up_and_is_cancelled(path):
         assert rest == "cleaned up\n" and said.startswith("stopped") and "same command" in said, number
         assert process.returncode != 0, number
         assert read(path)["state"] == "cancelled", number
+
+
+def test_each_job_starts_the_next_even_one_that_fails_before_it_works(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "subprocess", warm)
+    (tmp_path / "rows.csv").write_text("text\nkind\n")
+    row, root = ["rows", str(tmp_path / "rows.csv")], tmp_path / "study"
+    commands = [row, ["status", "nothing"], ["no-such-command"], [*row, "--json"]]
+    for command in commands:
+        jobs.enqueue_job("study", command, tmp_path)
+    end = time.monotonic() + 60
+    while (jobs.waiting_jobs(root) or jobs.active_job(root)) and time.monotonic() < end:  # neither starts anything
+        time.sleep(0.02)
+    done = [job.status() for job in reversed(jobs.list_jobs(root))]
+    assert [list(one.command) for one in done] == commands
+    assert [one.state for one in done] == ["done", "dead", "dead", "done"]
+    assert "expected a study" in done[1].error or "no study" in done[1].error
 
 
 def test_the_signal_handler_is_put_back():

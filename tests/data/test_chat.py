@@ -90,12 +90,10 @@ def test_without_marks_a_turn_is_what_it_adds_to_its_opening(tmp_path):
         here = slice(corpus.offsets[index], corpus.offsets[index + 1])
         pieces = np.array(corpus.document_tokens(index), dtype=object)
         said.append("".join(pieces[corpus.valid()[here]]))
-    header = "<|im_start|>assistant\n"
-    first = f"{header}I begin.<|im_end|>\n".removeprefix("<|im_start|>")  # nothing predicts a document's first token
     assert said == [
         "The quick fox.<|im_end|>\n",
         " You are clever;\n<|im_end|>\nThey were not.<|im_end|>\n",
-        f"{first}I go on.<|im_end|>\n",
+        "I begin.<|im_end|>\nI go on.<|im_end|>\n",
         "",
     ]
 
@@ -107,6 +105,40 @@ def test_turns_are_where_their_words_begin(tmp_path):
         assert [role for _, role in document.turns] == [role for role, _ in chat]
         for (start, _), (_, said) in zip(document.turns, chat, strict=True):
             assert document.text[start:].startswith(said.strip())
+
+
+def test_a_turn_is_where_its_words_are_and_not_where_its_header_has_them(tmp_path):
+    chat = [("system", "s"), ("user", "a"), ("assistant", "  ant "), ("user", "user"), ("assistant", "i")]
+    trims = CHATML.replace("m['content']", "m['content'] | trim")
+    for name, template in (("as-it-is", CHATML), ("trims", trims)):
+        document = build(tmp_path, [{"messages": as_messages(chat)}], chat_tokenizer(template), name=name).document(0)
+        assert len(document.turns) == len(chat)
+        for (start, role), (speaker, words) in zip(document.turns, chat, strict=True):
+            assert role == speaker and document.text[:start].rstrip(" ").endswith(f"{role}\n")
+            assert document.text[start:].startswith(f"{words.lstrip()}<|im_end|>") or template == trims
+
+
+def test_a_role_header_is_no_label_where_the_template_writes_no_opening(tmp_path):
+    plain = CHATML.partition("{% if add_generation_prompt %}")[0]
+    chats = [CHATS[1], CHATS[2], [("user", "a"), ("assistant", "a"), ("assistant", "ant")]]
+    rows = [{"messages": as_messages(chat)} for chat in chats]
+    corpus = build(tmp_path, rows, chat_tokenizer(plain))
+    for index, chat in enumerate(chats):
+        here = slice(corpus.offsets[index], corpus.offsets[index + 1])
+        pieces = np.array(corpus.document_tokens(index), dtype=object)
+        said = [f"{words}<|im_end|>\n" for role, words in chat if role == "assistant"]
+        assert "".join(pieces[corpus.valid()[here]]) == "".join(said)
+
+
+def test_content_in_parts_is_its_text_and_other_parts_are_refused(tmp_path):
+    parts = [{"type": "text", "text": "The quick "}, {"type": "text", "text": "fox.", "image_url": None}]
+    chat = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": parts}]
+    corpus = build(tmp_path, [{"messages": chat}], chat_tokenizer(CHATML))
+    assert corpus.document(0).text.endswith("assistant\nThe quick fox.<|im_end|>\n")
+    for n, content in enumerate(([*parts, {"type": "image_url", "image_url": "x"}], 5, True, ["fox"], {"text": "fox"})):
+        chat[1]["content"] = content
+        with pytest.raises(InputError, match=r"line 1: expected content as text, or as parts .* in 'messages', got"):
+            build(tmp_path, [{"messages": chat}], chat_tokenizer(CHATML), name=f"bad-{n}")
 
 
 def test_both_forms_of_messages_and_a_named_column_give_the_same(tmp_path):

@@ -97,10 +97,12 @@ def test_a_long_text_is_cut(tmp_path):
     ("rows", "said"),
     [
         ([{"body": "x", "bad": 1}], r"expected columns .*'text' and 'label', got 'body', 'bad'; name .*--labels"),
-        ([{"text": "x y", "label": "maybe"}], r"line 1: expected 0, 1, true, false or a score in 'label', got 'maybe'"),
+        ([{"text": "x y", "label": "maybe"}], r"true, false or a score from 0 to 1 in 'label', got 'maybe'"),
+        ([{"text": "x y", "label": 1}, {"text": "u v", "label": -1}], r"line 2: .*from 0 to 1 in 'label', got '-1'"),
+        ([{"text": "x y", "label": 100}], r"line 1: .*from 0 to 1 in 'label', got '100'"),
         (
-            [{"text": "x y", "label": 1}],
-            r"expected toxic and safe queries, got 0 toxic and 0 safe .left out: 1 queries whose length",
+            [{"text": f"{chr(97 + n)} y", "label": 1} for n in range(20)],
+            r"expected toxic and safe queries, got 20 toxic and 0 safe .left out: nothing.; add texts of both kinds",
         ),
     ],
 )

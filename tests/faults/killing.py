@@ -44,8 +44,8 @@ class Watch(Progress):
         self._root, self._at, self._artefact = str(root), at, BEFORE
         sys.addaudithook(self._hear)
 
-    def begin_stage(self, name: str, index: int, n_stages: int) -> None:
-        super().begin_stage(name, index, n_stages)
+    def begin_stage(self, name: str, *rest) -> None:
+        super().begin_stage(name, *rest)
         self._go_to(name)
 
     def message(self, text: str) -> None:

@@ -46,9 +46,9 @@ def test_the_job_started_last_is_the_latest_whatever_the_clock_says(tmp_path, mo
         def now(cls, zone=None):
             return super().now(zone).replace(year=2001)
 
-    first = jobs.start_job("study", ["run"], tmp_path)
+    first = jobs.enqueue_job("study", ["run"], tmp_path)
     first.status_path.write_text(first.status_path.read_text().replace('"running"', '"done"'))
     monkeypatch.setattr(jobs, "datetime", SetBack)
-    second = jobs.start_job("study", ["run"], tmp_path)
+    second = jobs.enqueue_job("study", ["run"], tmp_path)
     assert jobs.latest_job(tmp_path / "study") == second
     assert second.id > first.id

@@ -19,8 +19,8 @@ from tests.faults.conftest import NAME, limited, run_command
 APP = """
 import os, sys
 from pathlib import Path
-from ifguide.runtime.jobs import start_job
-start_job(sys.argv[1], ["run", sys.argv[1], "--until", "factors"], Path(sys.argv[2]))
+from ifguide.runtime.jobs import enqueue_job
+enqueue_job(sys.argv[1], ["run", sys.argv[1], "--until", "factors"], Path(sys.argv[2]))
 print("started", flush=True)
 sys.stdin.read()
 """

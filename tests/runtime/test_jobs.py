@@ -1,23 +1,27 @@
 """Detached jobs: their status, their end, and what is left when they end badly."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 
-from ifguide.errors import BusyError, ConfigError, StaleError
+from ifguide.errors import ConfigError, StaleError
 from ifguide.runtime import jobs
 
 # Stands in for `python -m ifguide COMMAND…` and does what the first word after `ifguide` says.
 FAKE = f"""#!{sys.executable}
 import signal, subprocess, sys, time
-from ifguide.runtime.jobs import job_sinks
+from ifguide.runtime.jobs import job_sinks, pass_on
 from ifguide.runtime.progress import Progress
 
+sys.executable = sys.argv[0]
 assert sys.argv[1:3] == ["-m", "ifguide"], sys.argv
 arguments = sys.argv[3:]
 behaviour = arguments[0]
@@ -27,6 +31,7 @@ progress = Progress(job_sinks(arguments))
 progress.begin_stage("model", 0, 1)
 if behaviour == "finish":
     progress.close("done")
+    pass_on()
 elif behaviour == "crash":
     print("first line")
     print("out of memory")
@@ -50,15 +55,15 @@ def start(tmp_path, monkeypatch):
     fake.chmod(0o755)
     monkeypatch.setattr(jobs.sys, "executable", str(fake))
     cache = tmp_path / "cache"
-    started = []
 
     def start_one(*arguments):
-        started.append(jobs.start_job("study", list(arguments), cache))
-        return started[-1]
+        return jobs.enqueue_job("study", list(arguments), cache)
 
     yield start_one
-    for job in started:
-        jobs.cancel_job(job, grace_seconds=0)
+    jobs.drop_waiting(cache / "study")
+    for job in jobs.list_jobs(cache / "study"):
+        with contextlib.suppress(StaleError):
+            jobs.cancel_job(job, grace_seconds=0)
 
 
 def wait_for(condition, seconds=20.0):
@@ -131,22 +136,53 @@ def test_a_job_that_does_not_listen_is_killed_after_the_grace(start):
     assert jobs.active_job(job.folder.parent.parent) is None
 
 
-def test_only_one_job_at_a_time_and_the_latest_is_found(start, tmp_path):
+def waiting(root) -> list[str]:
+    return [" ".join(command) for command in jobs.waiting_jobs(root)]
+
+
+def test_jobs_wait_in_line_one_runs_at_a_time_and_each_starts_the_next(start, tmp_path):
     root = tmp_path / "cache" / "study"
-    assert jobs.latest_job(root) is None
+    assert jobs.latest_job(root) is None and waiting(root) == []
     first = start("work")
     assert jobs.active_job(root) == first
-    with pytest.raises(BusyError, match=rf"{first.id} \(work\)"):
-        start("finish")
-    jobs.cancel_job(first, grace_seconds=1)
-    second = start("finish")
-    assert jobs.latest_job(root) == second
-    assert [job.id for job in jobs.list_jobs(root)] == [second.id, first.id]
+    assert [start("finish", word) for word in ("one", "two", "three")] == [None] * 3
+    assert start("finish", "two") is None  # it waits already
+    assert waiting(root) == ["finish one", "finish two", "finish three"]
+    jobs.move_waiting(root, ("finish", "three"), 0)
+    jobs.drop_waiting(root, ("finish", "one"))
+    assert waiting(root) == ["finish three", "finish two"]
+    assert jobs.start_waiting(root) is None
+    jobs.cancel_job(first, grace_seconds=1)  # starts the next one
+    wait_for(lambda: len(jobs.list_jobs(root)) == 3 and not jobs.active_job(root))
+    done = [job.status() for job in jobs.list_jobs(root)]
+    assert [(one.command[-1], one.state) for one in done] == [("two", "done"), ("three", "done"), ("work", "cancelled")]
+    assert waiting(root) == [] and jobs.latest_job(root).id == done[0].job
+
+
+def test_what_waits_behind_a_killed_job_is_started_by_whoever_looks(start, tmp_path):
+    root = tmp_path / "cache" / "study"
+    first = start("work")
+    status = wait_for(lambda: first.status() if first.status().message.isdigit() else None)
+    assert start("finish") is None
+    os.killpg(status.pid, signal.SIGKILL)
+    wait_for(lambda: first.status().state == "dead")
+    assert waiting(root) == ["finish"]
+    second = jobs.start_waiting(root)
+    wait_for(lambda: second.status().state == "done")
+    assert waiting(root) == [] and jobs.start_waiting(root) is None
+
+
+def test_jobs_queued_by_many_at_once_are_all_kept(start, tmp_path):
+    first, root = start("work"), tmp_path / "cache" / "study"
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda number: start("finish", str(number)), range(64)))
+    assert sorted(waiting(root)) == sorted(f"finish {number}" for number in range(64))
+    assert jobs.active_job(root) == first and len(jobs.list_jobs(root)) == 1
 
 
 def test_a_job_cannot_leave_the_cache(tmp_path):
     with pytest.raises(ConfigError):
-        jobs.start_job("../elsewhere", ["run"], tmp_path / "cache")
+        jobs.enqueue_job("../elsewhere", ["run"], tmp_path / "cache")
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ifguide.config.schema import SelectionConfig
 from ifguide.data import by_document
 from ifguide.data.stretches import find_edges
 from ifguide.errors import ConfigError, NumericalError
 from ifguide.selection import algorithm as selection
+from ifguide.selection.choice import read_choice
 from ifguide.selection.index.chunks import Chunks
 from tests import reference
 
@@ -145,16 +147,61 @@ def test_the_upper_tail_is_what_stands_out_from_the_scores(monkeypatch):
         high[offsets[:-2]] = False  # a document's first token has no score
         scores[offsets[:-2]] = 100 * spread
         assert selection.count_tail(scores, offsets) == np.count_nonzero(high)
-        far = np.where(scores < 0, 50 * scores, scores)  # a long lower tail does not make the upper one longer
+        far = np.where(scores < 0, 2 * scores, scores)  # a long lower tail does not make the upper one longer
         assert selection.count_tail(far, offsets) <= np.count_nonzero(high)
     with monkeypatch.context() as smaller:
         smaller.setattr(by_document.sample_valid, "__defaults__", (None, 5_000))
         assert abs(selection.count_tail(scores, offsets) / np.count_nonzero(high) - 1) < 0.1
     nothing = draw.normal(0, 1, n).astype(np.float32)
     assert selection.count_tail(nothing, offsets) < 0.002 * n
-    assert selection.count_tail(np.zeros(0, dtype=np.float32), np.array([0])) == 0
-    listed = np.where(np.arange(n) % 1000 == 7, 0.4, 0.0).astype(np.float32)  # most scores are one and the same
-    assert selection.count_tail(listed, offsets) == n // 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("empty", "no score is below the median"),
+        ("equal", "no score is below the median"),
+        ("sparse", "no score is below the median"),
+        ("pooled", "no score is below the median"),
+        ("uniform", r"0\.00% of the scores are far above the median"),
+        ("exponential", r"1[34]\.\d\d% of the scores are far above the median"),
+        ("lognormal", r"1[67]\.\d\d% of the scores are far above the median"),
+    ],
+)
+def test_scores_without_a_tail_have_no_automatic_number(name, said):
+    draw, n = np.random.default_rng(2), 50_000
+    ones = draw.random(n) < 0.01
+    scores = {
+        "empty": np.zeros(0),
+        "equal": np.full(n, 0.3),
+        "sparse": ones,
+        "pooled": ones + np.where(draw.random(n) < 0.47, draw.random(n), 0),  # as imported scores are treated
+        "uniform": draw.random(n),
+        "exponential": draw.exponential(size=n),
+        "lognormal": draw.lognormal(size=n),
+    }[name].astype(np.float32)
+    with pytest.raises(ConfigError, match=f"{said}.*--tokens, --share or --quantile"):
+        selection.count_tail(scores, np.arange(0, len(scores) + 1, 100))
+
+
+@pytest.mark.parametrize("asked", [{}, {"quantile": 1 - 1e-9}], ids=["tail", "quantile"])
+def test_settings_that_select_nothing_take_the_best_and_say_why(asked):
+    """Those of study.toml do; what somebody asks for now is refused, or as they say."""
+
+    def no_tail(kind):
+        raise ConfigError("no token stands out; choose how many")
+
+    settings = SelectionConfig(**asked)
+    choice = read_choice(settings, settings, 1000, no_tail)
+    assert choice.tokens_above == 5
+    assert choice.no_tail == ("no token is above the quantile 0.999999999" if asked else "no token stands out")
+    assert read_choice(settings, settings, 1, no_tail).tokens_above == 0
+    if asked:
+        now = read_choice(asked, SelectionConfig(), 1000, no_tail)
+        assert (now.tokens_above, now.no_tail) == (0, "")
+    else:
+        with pytest.raises(ConfigError, match="stands out; choose how many"):
+            read_choice({}, settings, 1000, no_tail)
 
 
 def test_no_token_is_above_the_threshold_when_all_scores_are_equal():

@@ -315,7 +315,7 @@ def test_settings_are_checked(tmp_path):
     n = index.n_valid
     for settings, said in (
         ({"quantile": 1.0}, "selection.quantile: expected less than 1, got 1.0"),
-        ({"attribution": "position"}, "this is the index of own_loss, got 'position'"),
+        ({"attribution": "position", "quantile": 0.9}, "this is the index of own_loss, got 'position'"),
         ({"colour": "red"}, "unknown setting selection.colour"),
         ({"tokens_above": 3, "quantile": 0.9}, "expected tokens_above or quantile, got both"),
         ({"tokens_above": n}, f"tokens_above: expected 0 to {n - 1:,}, got {n:,}"),

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from ifguide.errors import InputError, StaleError
@@ -23,6 +25,12 @@ def build(folder: Path, text: str = "hello", **options) -> dict:
         (partial / "part" / "text.txt").write_text(text)
         (partial / "numbers.npy").write_bytes(b"123")
     return read_manifest(folder)
+
+
+def dead_process() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
 
 
 def names(folder: Path) -> list[str]:
@@ -106,15 +114,15 @@ with building(Path(sys.argv[1]), stage="corpus", inputs={}, config={}) as partia
 
     def test_a_kill_between_the_two_renames_loses_nothing(self, tmp_path):
         build(tmp_path / "corpus", "old")
-        (tmp_path / "corpus").rename(tmp_path / "corpus.old-4711")
-        (tmp_path / "corpus.partial-4711").mkdir()
+        (tmp_path / "corpus").rename(tmp_path / f"corpus.old-{dead_process()}-0a")
+        (tmp_path / f"corpus.partial-{dead_process()}").mkdir()
         artifacts.remove_partials(tmp_path / "corpus")
         assert names(tmp_path) == ["corpus"]
         assert (tmp_path / "corpus" / "part" / "text.txt").read_text() == "old"
 
     def test_a_kill_after_the_two_renames_keeps_the_new_one(self, tmp_path):
         build(tmp_path / "corpus", "new")
-        (tmp_path / "corpus.old-4711").mkdir()
+        (tmp_path / f"corpus.old-{dead_process()}-0a").mkdir()
         artifacts.remove_partials(tmp_path / "corpus")
         assert names(tmp_path) == ["corpus"]
         assert (tmp_path / "corpus" / "part" / "text.txt").read_text() == "new"
@@ -136,13 +144,70 @@ def test_a_file_or_folder_is_replaced_whole_and_a_killed_writers_is_removed(tmp_
             make(temporary, "whole")
             assert not (tmp_path / name).exists()
     assert (tmp_path / "file").read_text() == "whole" and names(tmp_path / "folder") == ["whole"]
-    killed = subprocess.Popen([sys.executable, "-c", ""])
-    killed.wait()
     for name, make in makers.items():
-        for process in (killed.pid, os.getpid()):
-            make(tmp_path / f".{name}.{process}.tmp", "half")
+        for process in (dead_process(), os.getpid()):
+            make(tmp_path / f".{name}.{process}-0a.tmp", "half")
     artifacts.remove_temporaries(tmp_path)
-    assert names(tmp_path) == [f".file.{os.getpid()}.tmp", f".folder.{os.getpid()}.tmp", "file", "folder"]
+    assert names(tmp_path) == [f".file.{os.getpid()}-0a.tmp", f".folder.{os.getpid()}-0a.tmp", "file", "folder"]
+
+
+def test_a_later_process_of_the_same_number_is_not_the_writer(tmp_path, monkeypatch):
+    build(tmp_path / "corpus")
+    (tmp_path / "corpus").rename(tmp_path / f"corpus.old-{os.getpid()}-0a")
+    (tmp_path / f".file.{os.getpid()}-0a.tmp").touch()
+    for later, left in ((0, 2), (60, 1)):
+        began = time.time() + later
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self, began=began: began)
+        artifacts.remove_partials(tmp_path / "corpus")
+        artifacts.remove_temporaries(tmp_path)
+        assert len(names(tmp_path)) == left
+    assert names(tmp_path) == ["corpus"]
+
+
+SAVES = """
+import json, sys, threading
+from pathlib import Path
+from ifguide.storage import artifacts
+
+folder, process = Path(sys.argv[1]), int(sys.argv[2])
+failures = []
+
+
+def save(thread):
+    try:
+        for n in range(5):
+            value = [process, thread, n] * 500
+            artifacts.write_json(folder / "settings.json", value)
+            artifacts.write_json(folder / f"own-{process}-{thread}-{n}.json", value)
+            with artifacts.building(folder / "selection", stage="selection", inputs={}, config={}) as partial:
+                (partial / "mask").write_text(json.dumps(value))
+    except BaseException as error:
+        failures.append(f"{type(error).__name__}: {error}")
+
+
+threads = [threading.Thread(target=save, args=(n,)) for n in range(10)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+sys.exit("; ".join(failures) or 0)
+"""
+
+
+def test_two_hundred_saves_at_once_lose_nothing_and_no_reader_sees_half_of_one(tmp_path):
+    """Four processes of ten threads save one file, one artefact and a file of their own five times each."""
+    artifacts.write_json(tmp_path / "settings.json", [])
+    writers = [
+        subprocess.Popen([sys.executable, "-c", SAVES, str(tmp_path), str(n)], stderr=subprocess.PIPE, text=True)
+        for n in range(4)
+    ]
+    reads = 0
+    while any(writer.poll() is None for writer in writers):
+        value = artifacts.read_json(tmp_path / "settings.json")  # a StaleError: it is torn
+        assert value == value[:3] * 500 or not value
+        reads += 1
+    assert [writer.communicate()[1] for writer in writers] == [""] * 4 and reads > 100
+    assert len([*tmp_path.glob("own-*.json")]) == 200
+    assert names(tmp_path)[-2:] == ["selection", "settings.json"] and len(names(tmp_path)) == 202
+    assert artifacts.check_hashes(tmp_path / "selection", read_manifest(tmp_path / "selection")) == ""
 
 
 class TestHashes:

@@ -28,7 +28,7 @@ from ifguide.study.stage_table import read_units
 from ifguide.study.stages.baselines import score_by_leaving_words_out, score_documents, score_words
 from ifguide.study.stages.document_table import table_path
 from ifguide.study.stages.evaluating import evaluate_unit
-from ifguide.study.stages.select import open_index, save_selection
+from ifguide.study.stages.select import open_index, save_mask, save_selection
 from ifguide.study.variants import BASELINES, METHODS, OTHERS, recipe
 from ifguide.ui.threshold.selection_panel import settings_line
 from tests.influence.dense import dot, layer_gradient, sequence_losses
@@ -377,13 +377,19 @@ def test_a_mask_from_a_file_is_the_mask(scored, tmp_path, monkeypatch):
     np.testing.assert_array_equal(made.mask, scored.selection().mask)
     assert unit_state(scored, Unit("selection", "marked")).state == "fresh"
     assert settings_line(made.settings) == "Tokens that a file names"
+    chosen = made.settings
+    matched = {"rows": len(made.mask), "documents": scored.corpus().n_documents, "tokens": chosen["n_selected"]}
+    assert chosen["matched"] == matched
+    assert (
+        f"{matched['rows']} rows match {matched['documents']} documents and {matched['tokens']} tokens" in done.output
+    )
     refused = CliRunner().invoke(app, ["select", "tiny", "--mask", "x", "--tokens", "3"])
     assert refused.exit_code and "leave out the others" in str(refused.exception)
 
 
 def test_a_file_that_does_not_fit_is_refused_and_nothing_changes(scored, tmp_path):
     before = (scored.root / "study.toml").read_text()
-    name = scored.corpus().ids()[0]
+    name, length = scored.corpus().ids()[0], len(scored.corpus().document(0).text)
     for row, said in (
         ({"document_id": "nobody", "position": 1, "score": 1.0}, "the corpus has no document 'nobody'"),
         ({"document_id": name, "position": 10**6, "score": 1.0}, "expected a position from 0 to"),
@@ -391,6 +397,13 @@ def test_a_file_that_does_not_fit_is_refused_and_nothing_changes(scored, tmp_pat
         ({"document_id": name, "score": 1.0}, "expected a column 'char_start'"),
         ({"document_id": name, "position": 1}, "expected a column 'score'"),
         ({"document_id": name, "position": 1, "score": float("inf")}, "1 scores are not finite"),
+        ({"document_id": name, "position": 1.7, "score": 1}, "expected numbers"),
+        ({"document_id": name, "position": float("inf"), "score": 1}, "expected numbers"),
+        ({"document_id": name, "position": True, "score": 1}, "expected numbers"),
+        *(
+            ({"document_id": name, "char_start": start, "char_end": end, "score": 1}, f"characters from 0 to {length}")
+            for start, end in ((-1, 3), (3, 1), (2, 2), (0, length + 1), (length, length + 5))
+        ),
     ):
         (tmp_path / "bad.jsonl").write_text(json.dumps(row) + "\n")
         with pytest.raises(InputError, match=said):
@@ -399,6 +412,17 @@ def test_a_file_that_does_not_fit_is_refused_and_nothing_changes(scored, tmp_pat
     np.save(tmp_path / "short.npy", np.zeros(3))
     with pytest.raises(InputError, match="one a token"):
         import_scores(scored, "short", tmp_path / "short.npy")
+    n = scored.corpus().n_tokens
+    for array in (np.zeros(n, dtype=complex), np.full(n, "a"), np.zeros((n, 1)), np.zeros(n, dtype="M8[s]")):
+        np.save(tmp_path / "kind.npy", array)
+        with pytest.raises(InputError, match=f"expected {n} numbers, one a token, got"):
+            import_scores(scored, "kind", tmp_path / "kind.npy")
+    np.save(tmp_path / "half.npy", np.full(n, 0.5))
+    with pytest.raises(InputError, match=r"half\.npy: expected true and false, or 1 and 0, in a mask"):
+        save_mask(scored, "half", str(tmp_path / "half.npy"))
+    (tmp_path / "maybe.jsonl").write_text(json.dumps({"document_id": name, "position": 1, "selected": 0.5}))
+    with pytest.raises(InputError, match="expected numbers"):
+        save_mask(scored, "maybe", str(tmp_path / "maybe.jsonl"))
     for taken in ("words", "probe", "gentle", "default"):
         with pytest.raises(ConfigError, match="is taken"):
             import_scores(scored, taken, tmp_path / "short.npy")

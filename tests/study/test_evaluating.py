@@ -230,7 +230,7 @@ def test_status_says_when_prompts_are_those_of_the_toxic_queries(tmp_path):
     for study, count in ((apart, ""), (mixed, "1 of the 3"), (usual, "2 of the 2")):
         run_study(study, until="queries")
         build(study, [Unit("evaluate", "base")])
-        said = f"warning: {count} prompts are prompts of the toxic queries, so these figures are measured on what"
+        said = f"warning: {count} prompts are prompts of the toxic queries, so toxicity is measured on what"
         text = format_status(study_status(study))
         assert said in text if count else "toxic queries" not in text, text
     (usual.folder(BASE) / "samples.parquet").unlink()

@@ -17,6 +17,7 @@ from ifguide.study.freshness import inputs_of
 from ifguide.study.lineage import Unit
 from ifguide.study.sharing import export
 from ifguide.study.sharing.export import SCHEMAS, character_spans, export_study
+from ifguide.study.stages.select import save_mask
 from tests.small_study import DOCUMENTS, make_study
 
 
@@ -240,3 +241,15 @@ def test_runs_of_tokens_become_one_range_of_characters():
     start, end = np.array([0, 2, 5, 7, 7, 9]), np.array([2, 5, 7, 7, 9, 9])
     assert character_spans(mask, start, end) == [{"start": 0, "end": 5}, {"start": 7, "end": 9}]
     assert character_spans(np.array([False, True]), np.array([0, 3]), np.array([3, 3])) == []
+
+
+def test_an_exported_mask_is_read_back_from_every_format(tmp_path, monkeypatch):
+    """Also from CSV, where true is a word and an id that looks like a formula has a ' before it."""
+    monkeypatch.setattr("tests.small_study.DOCUMENTS", [row | {"id": f"={row['id']}"} for row in DOCUMENTS])
+    study = make_study(tmp_path)
+    for ending in (".csv", ".jsonl", ".parquet"):
+        file = tmp_path / f"mask{ending}"
+        export_study(study, "mask", file)
+        made = save_mask(study, f"from-{ending[1:]}", str(file))
+        np.testing.assert_array_equal(made.mask, study.selection().mask)
+        assert made.settings["matched"]["rows"] == study.corpus().n_tokens

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 
@@ -318,3 +319,24 @@ def test_a_selection_by_the_tail_follows_the_tails_definition(study, monkeypatch
     monkeypatch.setattr(stage_table, "TAIL", 9.0)
     after = [settings_of(one, Unit("selection", "default")) for one in both]
     assert after[0] == before[0] and after[1] != before[1]
+
+
+def test_what_is_moved_into_place_while_folders_are_listed_stops_no_reader(study):
+    """What a new study's first page asks for, while a run puts artefacts into their places."""
+    moved, end = [Unit("scores"), Unit("selection", "default")], threading.Event()
+
+    def build_again():
+        for _ in range(60):
+            for unit in moved:
+                with artifacts.building(study.folder(unit), stage=unit.stage, inputs={}, config={}) as folder:
+                    for n in range(10):
+                        (folder / f"{n}.npy").write_bytes(b"1")
+        end.set()
+
+    run, prints = threading.Thread(target=build_again), set()
+    run.start()
+    while not end.is_set():
+        prints.add(study_fingerprint(study))
+        stage_states(study)
+    run.join()
+    assert len(prints) > 3

@@ -8,10 +8,22 @@ from typer.testing import CliRunner
 from ifguide.cli.main import app
 from ifguide.errors import ConfigError, StaleError
 from ifguide.evaluation.mechanism_settings import MechanismSettings, PrefixSettings
-from ifguide.study.analysis.mechanism import allowed_tokens, measure_mechanism, mechanism_path, read_mechanism
+from ifguide.study.analysis import explain
+from ifguide.study.analysis.document_map import read_map
+from ifguide.study.analysis.likelihood import read_likelihoods
+from ifguide.study.analysis.mechanism import (
+    allowed_tokens,
+    comparable_models,
+    measure_mechanism,
+    mechanism_path,
+    read_layers,
+    read_mechanism,
+)
+from ifguide.study.on_demand import read_result
 from ifguide.study.pipeline import create_study, run_study
 from ifguide.study.reading import Study
-from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
+from ifguide.study.sharing.packed import unpack_study
+from tests.tiny_study import save_tiny_model, tiny_config, write_evaluation, write_tiny_inputs
 
 SETTINGS = MechanismSettings(n_search=1, prefix=PrefixSettings(n_tokens=2, steps=2, candidates=4, top_k=4))
 
@@ -47,6 +59,24 @@ def test_both_models_are_measured_alike_and_kept(study):
         measure_mechanism(study, SETTINGS)["models"]["base"]["prefix"]["by_model"]["default"]
     )
     assert base["layers"] != default["layers"]
+
+
+def test_a_complete_pack_holds_what_pages_show_on_demand(study, tmp_path):
+    for name in ("base", "default"):
+        rows = [(0, s, "you are", f" {name} fox {s}", 0.1) for s in range(2)]
+        write_evaluation(study, name, rows)
+    file = tmp_path / "tiny.ifguide"
+    done = CliRunner(env={"IFGUIDE_CACHE": str(study.root.parent)}).invoke(
+        app, ["pack", "tiny", "--complete", "--out", str(file)]
+    )
+    assert done.exit_code == 0, done.output
+    opened = Study.open(unpack_study(file, tmp_path / "theirs"), tmp_path / "theirs")
+    corpus, best = opened.corpus(), opened.selection().order[: explain.TOP]
+    paths = [explain.document_path(opened, corpus.document(int(index)).id) for index in best]
+    assert all(map(read_result, [*paths, explain.queries_path(opened)]))
+    assert read_layers(opened, comparable_models(opened))["models"].keys() == {"base", "default"}
+    assert len(read_map(opened)) == corpus.n_documents
+    assert read_likelihoods(opened, 0, ["base", "default"])["prompt"] == "you are"
 
 
 def test_the_command_prints_and_keeps(study):

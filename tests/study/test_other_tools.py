@@ -5,6 +5,7 @@ import re
 import struct
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -333,10 +334,9 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(study, tmp_path):
         with pytest.raises(InputError, match="is there already"):
             export_study(study, what, tmp_path / "there")
 
-    def stop(done, total):
-        raise OSError(28, "No space left on device")
-
-    for what in ("megatron", "olmo"):
-        with pytest.raises(InputError, match=r"could not write .*No space left"):
-            export_study(study, what, tmp_path / "gone", report=stop)
+    for full in (OSError(28, "No space left on device"), RuntimeError("write failed (os error 28)")):
+        stop = Mock(side_effect=full)
+        for what, name in (("megatron", "gone"), ("olmo", "gone"), ("tokens", "gone.csv"), ("weights", "gone.dataset")):
+            with pytest.raises(InputError, match=r"could not write .*/gone.*No space left on device; the disk is full"):
+                export_study(study, what, tmp_path / name, report=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]

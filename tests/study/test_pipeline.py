@@ -1,8 +1,8 @@
 """The real stages end to end on a dozen documents: what is built, what is skipped, what is built again, what survives a
 kill."""
 
-import dataclasses
 import json
+import math
 import shutil
 import sys
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ifguide.cli.status import format_status, study_status
 from ifguide.config.io import override
 from ifguide.data.packing import chunk_documents
 from ifguide.errors import BusyError, ConfigError, IFGuideError, InputError, StaleError
@@ -24,7 +25,7 @@ from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build, create_study, evaluate, run_study
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import STAGES
-from ifguide.study.stages.select import open_index, preview_selection, save_selection, select_by_scan
+from ifguide.study.stages.select import open_index, preview_selection, save_selection, select_by_scan, selection_warning
 from tests import warm
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.tiny import tiny_model
@@ -308,18 +309,27 @@ class TestBuildingAgain:
         with pytest.raises(StaleError, match=r"selection 'typo' does not exist .*`ifguide select tiny --name typo"):
             build(study, [Unit("evaluate", "typo")])
 
-    def test_a_quantile_that_selects_nothing_says_what_to_change(self, study):
-        config = dataclasses.replace(study.config.selection, quantile=1 - 1e-9)
-        changed = Study(study.root, dataclasses.replace(study.config, selection=config))
-        with pytest.raises(ConfigError, match=r"'default' holds no token; set selection\.quantile to less"):
-            run_study(changed)
-        assert study.selection("default").mask.any()  # the old one is still there
+    def test_a_default_selection_without_a_token_takes_the_best_and_says_so(self, study, monkeypatch):
+        changed = Study(study.root, override(study.config, [f"selection.quantile={1 - 1e-9}"]))
+        assert selection_warning(changed) == ""
+        build(changed, [Unit("documents", "default"), Unit("selection", "random")])
+        made = changed.selection().settings
+        assert made["n_selected"] == math.ceil(0.005 * made["n_valid"]) == changed.selection("random").mask.sum()
+        assert made["no_tail"] == "no token is above the quantile 0.999999999"
+        assert "is the 0.5% of tokens with the highest scores" in format_status(study_status(changed))
+        empty = preview_selection(changed, {"tokens_above": 0})
+        monkeypatch.setattr("ifguide.study.stages.build.compute_selection", lambda *args, name, **settings: empty)
+        changed = Study(changed.root, override(study.config, ["selection.quantile=0.7"]))
+        build(changed, [Unit("documents", "default")])
+        assert "holds no token" in study_status(changed)["selection_warning"]
+        with pytest.raises(ConfigError, match=r"holds no token to train without; .*`ifguide select`"):
+            build(changed, [Unit("suppress", "default")])
 
     def test_two_runs_at_once_are_refused(self, study):
         with study_lock(study.root), pytest.raises(BusyError, match="study 'tiny' is in use"):
             run_study(study)
 
-    def test_progress_names_every_stage_and_reaches_its_end(self, tmp_path):
+    def test_progress_names_every_stage_by_its_number_in_the_table_and_reaches_its_end(self, tmp_path):
         seen = []
 
         class Record:
@@ -337,7 +347,7 @@ class TestBuildingAgain:
 
         study = make("qwen2", tmp_path, tmp_path / "inputs")
         run_study(study, until="scores", progress=Progress([Record()]))
-        assert [entry[:3] for entry in seen] == [(name, i, 6) for i, name in enumerate(list(STAGES)[:6])]
+        assert [entry[:3] for entry in seen] == [(name, i, len(STAGES)) for i, name in enumerate(list(STAGES)[:6])]
         totals = {name: (done, total) for name, _, _, done, total in seen}
         assert totals["corpus"] == (12, 12)
         n_tokens = study.corpus().n_tokens

@@ -30,6 +30,7 @@ def test_every_stage_that_runs_has_a_plan_and_status_holds_it_against_what_happe
     assert known_plan(study) is None
     found = make_plan(study)
     assert known_plan(study) == found and not found["problems"]
+    assert found["prompts_warning"].startswith("2 of the 2 prompts are prompts of the toxic queries")
     assert all(need["seconds"] > 0 for need in found["stages"].values())
     run_study(study)
     status = study_status(study)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from unittest.mock import Mock
 
 import datasets
 import numpy as np
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 
 from ifguide.cli.main import app
 from ifguide.config.schema import QuerySetsConfig
-from ifguide.errors import InputError, StaleError
+from ifguide.errors import InputError, StaleError, explain_system_error
 from ifguide.study.reading import Study
 from ifguide.study.sharing import published
 from ifguide.study.sharing.published import FILE, MARK, ROWS, pull_study, push_study
@@ -312,6 +313,11 @@ def test_what_is_not_there_or_nothing_of_ours_cannot_be_pulled(hub, tmp_path, mo
     ):
         with pytest.raises(InputError, match=match):
             pull_study(repo, tmp_path / "theirs")
+    with monkeypatch.context() as full:
+        full.setattr("huggingface_hub.HfApi.hf_hub_download", Mock(side_effect=RuntimeError("os error 28")))
+        with pytest.raises(RuntimeError, match="os error 28") as raised:
+            pull_study("org/bad", tmp_path / "theirs")
+    assert "the disk is full" in explain_system_error(raised.value)
     speak_to("http://127.0.0.1:9", monkeypatch)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     with pytest.raises(InputError, match="the Hub cannot be reached; check the network"):

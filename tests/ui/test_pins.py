@@ -6,7 +6,7 @@ import pytest
 
 from ifguide.study.reading import Study
 from ifguide.ui.loaders import load_study
-from ifguide.ui.results import pins
+from ifguide.ui.results import pins, side_by_side
 from tests.app.fake_study import write_study
 
 
@@ -22,14 +22,14 @@ def loaded(cache, monkeypatch):
     monkeypatch.setenv("IFGUIDE_CACHE", str(cache))
     found = load_study("fake")
     yield found
-    pins.unpin(found)
+    pins.unpin(found.study.root)
 
 
 def test_without_a_pin_it_is_the_largest_drop(loaded, cache):
     study = Study.open("fake", cache)
     base, after = (study.samples(name) for name in ("base", "default"))
     best = (base["toxicity"] - after["toxicity"]).idxmax()
-    pair = pins.pinned_pair(loaded)
+    pair = pins.pinned_pair(loaded.study, loaded.samples)
     assert pair["models"] == ["base", "default"] and "pinned" not in pair["change"] and len(pair["rows"]) == 1
     assert (pair["prompt"], pair["rows"][0]["sample"]) == (base["prompt"][best], base["sample_index"][best])
     texts = ["".join(text for text, _ in cell["runs"]) for cell in pair["rows"][0]["cells"]]
@@ -37,12 +37,14 @@ def test_without_a_pin_it_is_the_largest_drop(loaded, cache):
 
 
 def test_a_pin_lasts_and_is_forgotten(loaded):
-    pins.pin_pair(loaded, ["random", "oracle"], 5, 2)
-    pair = pins.pinned_pair(load_study("fake"))
-    assert pins.read_pin(loaded) == (["random", "oracle"], (5, 2)) and "pinned" in pair["change"]
+    prompt = side_by_side.prompt_texts(loaded.samples("random"))[5]
+    pins.pin_pair(loaded.study.root, ["random", "oracle"], prompt, 2)
+    again = load_study("fake")
+    pair = pins.pinned_pair(again.study, again.samples)
+    assert pins.read_pin(loaded.study, loaded.samples) == (["random", "oracle"], (5, 2)) and "pinned" in pair["change"]
     assert (pair["models"], pair["rows"][0]["sample"]) == (["random", "oracle"], 2)
-    pins.unpin(loaded)
-    assert "pinned" not in pins.pinned_pair(loaded)["change"]
+    pins.unpin(loaded.study.root)
+    assert "pinned" not in pins.pinned_pair(loaded.study, loaded.samples)["change"]
 
 
 @pytest.mark.parametrize(
@@ -59,13 +61,14 @@ def test_a_pin_lasts_and_is_forgotten(loaded):
 )
 def test_a_pin_of_what_is_not_there_is_passed_over(loaded, pin):
     (loaded.study.root / pins.FILE).write_text(pin if isinstance(pin, str) else json.dumps(pin), encoding="utf-8")
-    assert "pinned" not in pins.pinned_pair(loaded)["change"]
+    assert "pinned" not in pins.pinned_pair(loaded.study, loaded.samples)["change"]
 
 
 def test_a_study_with_one_model_has_no_pair(tmp_path, monkeypatch):
     monkeypatch.setenv("IFGUIDE_CACHE", str(tmp_path / "cache"))
     write_study(tmp_path / "cache", until="selection")
-    assert pins.pinned_pair(load_study("fake")) is None
+    loaded = load_study("fake")
+    assert pins.pinned_pair(loaded.study, loaded.samples) is None
 
 
 def test_the_usual_models_are_base_and_suppressed():

@@ -20,7 +20,7 @@ from ifguide.ui.report.facts import collect_facts
 from ifguide.ui.report.figures import nice_ticks
 from ifguide.ui.report.page import MOST_BYTES, colour_step, report_html, report_or_reason, write_report
 from ifguide.ui.report.templates import ENVIRONMENT, readable
-from ifguide.ui.results import side_by_side
+from ifguide.ui.results import pins, side_by_side
 from ifguide.ui.results import tables as comparison
 from tests.app.fake_study import sharing_content, write_study
 from tests.hostile_texts import hostile_texts
@@ -38,6 +38,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict]] = []
         self.tables: dict[str, list[list[str]]] = {}
         self.veiled: list[str] = []
+        self.text = ""
         self._open: list[tuple[str, dict]] = []
         self._table: list[list[str]] = []
         self.feed(page)
@@ -64,6 +65,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         names = [name for name, _ in self._open]
+        self.text += data
         if "td" in names or "th" in names:
             self._table[-1][-1] += data
         if any("veil" in (values.get("class") or "").split() for _, values in self._open):
@@ -165,11 +167,10 @@ def test_hostile_texts_appear_escaped(tmp_path):
     parsed = Page(page)
     assert "<script" not in page.lower() and not {"script", "img", "b"} & {name for name, _ in parsed.tags}
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    shown = "\n".join(parsed.veiled)
     facts = collect_facts(study, "default")
     found = facts.outcomes["default"]
     prompt = side_by_side.prompt_texts(facts.samples["base"])[int(found.prompts[found.arrange("drop", "less")[0]])]
-    assert readable(prompt) in shown
+    assert readable(prompt) in parsed.text
 
 
 def test_any_text_comes_back_unchanged_with_invisible_characters_spelt_out():
@@ -229,7 +230,7 @@ def test_command_writes_the_file_or_says_what_is_missing(study, tmp_path, monkey
 
 
 def test_figures_measured_on_prompts_of_the_toxic_queries_are_called_so(tmp_path, page):
-    said = "3 of the 14 prompts are prompts of the toxic queries, so these figures are measured on what the scores"
+    said = "3 of the 14 prompts are prompts of the toxic queries, so toxicity is measured on what the scores"
     assert "prompts of the toxic queries" not in page
     shared = write_study(tmp_path / "cache", content=sharing_content(3))
     assert 0 < report_html(shared).index(said) < report_html(shared).index("<h1>")
@@ -263,4 +264,20 @@ def test_the_slides_say_the_claim_a_pair_the_sources_the_threshold_and_the_cost(
     assert titles[3].startswith(f"{settings['n_selected']} of {settings['n_valid']:,} tokens")
     first = study.corpus().document(int(study.selection().order[0]))
     assert first.id in slides
-    assert all("veil" in tag for tag in re.findall(r'<p class="([^"]*)text">', slides))
+    assert re.findall(r'id="slide-(\d)"', slides) == [*"12345"]
+    assert comparison.METRICS[1].cell(study.metrics("base"))[1] in slides, "bars keep their intervals"
+
+
+def test_the_report_shows_the_pinned_pair_and_veils_only_offensive_words(tmp_path):
+    study = write_study(tmp_path / "cache")
+    samples = study.samples("random")
+    safe = samples[samples["toxicity"] < 0.5].iloc[0]
+    pins.pin_pair(study.root, ["random", "oracle"], safe["prompt"], int(safe["sample_index"]))
+    pair, page = pins.pinned_pair(study, study.samples), report_html(study)
+    head = Page(page[page.index("<h1>") : page.index('<h2 id="appendix">')])
+    for cell in pair["rows"][0]["cells"]:
+        assert readable("".join(text for text, _ in cell["runs"])) in head.text
+    assert safe["completion"] not in "".join(head.veiled) and "pinned on the Compare page" in head.text
+    assert comparison.facts_text(study.metrics(study.evaluation_names()[0])) in head.text
+    shown = collect_facts(study, "default").documents
+    assert all(document.hidden[document.selected].all() and not document.hidden.all() for document in shown)

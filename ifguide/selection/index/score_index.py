@@ -121,8 +121,10 @@ class ScoreIndex:
         return self._chunks.value_at(self.n_valid - 1 - tokens_above, self._histogram)
 
     def above_quantile(self, quantile: float) -> int:
-        """How many valid tokens are strictly above the score at a quantile; 0 takes the scores' upper tail."""
-        return self.locate(self._choice({"quantile": quantile}).tokens_above)[1]
+        """How many valid tokens are strictly above the score at a quantile; 0 takes the scores' upper tail, or what a
+        study takes without one."""
+        asked = {"quantile": quantile} if quantile else dataclasses.replace(self._defaults, quantile=0.0)
+        return self.locate(self._choice(asked).tokens_above)[1]
 
     def _choice(self, settings: Mapping | SelectionConfig) -> Choice:
         read = (self._chunks.scores, np.asarray(self._corpus.offsets), self._corpus.trained)

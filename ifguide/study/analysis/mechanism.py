@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ifguide.config.names import BASE
 from ifguide.evaluation.mechanism_settings import MechanismSettings
 from ifguide.evaluation.statistics import bootstrap_interval
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.study import on_demand
-from ifguide.study.freshness import require_fresh, unit_digest
+from ifguide.study.freshness import require_fresh, unit_digest, unit_state
 from ifguide.study.lineage import Unit, weights_unit
 from ifguide.study.stages.evaluating import load_evaluated
 
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 FOLDER = "mechanism"
 VERSION = 2
 KINDS = ("toxic", "safe")
+LARGEST = 5
+"""Most models that the app compares; the command compares any number."""
+
+
+def comparable_models(study: "Study") -> tuple[str, ...]:
+    """`base` and the trained models, as far as they are up to date, at most `LARGEST`; none without `base`."""
+    fresh = [n for n in (BASE, *study.suppressed_names()) if unit_state(study, weights_unit(n)).state == "fresh"]
+    return tuple(fresh[:LARGEST]) if BASE in fresh else ()
 
 
 def mechanism_path(study: "Study", settings: MechanismSettings) -> Path:
@@ -37,6 +46,12 @@ def mechanism_path(study: "Study", settings: MechanismSettings) -> Path:
 def read_mechanism(study: "Study", settings: MechanismSettings) -> dict | None:
     """The result of `measure_mechanism`, if it is there and belongs to these models and queries."""
     return on_demand.read_result(mechanism_path(study, settings))
+
+
+def read_layers(study: "Study", models: tuple[str, ...]) -> dict | None:
+    """The result for these models with the usual settings, with a search for a prefix if there was one."""
+    choices = (MechanismSettings(models=models, search=search) for search in (True, False))
+    return next(filter(None, (read_mechanism(study, settings) for settings in choices)), None)
 
 
 def measure_mechanism(study: "Study", settings: MechanismSettings, progress: Progress | None = None) -> dict:

@@ -34,13 +34,13 @@ def known_plan(study: Study) -> dict | None:
 
 def _plan_path(study: Study) -> Path:
     settings = {str(unit): settings_of(study, unit) for stage in STAGES for unit in study.units(stage)}
-    return on_demand.result_path(study, FOLDER, [2, settings, dataclasses.asdict(study.config.compute)])
+    return on_demand.result_path(study, FOLDER, [3, settings, dataclasses.asdict(study.config.compute)])
 
 
 def make_plan(study: Study) -> dict:
     """Measure, and keep the plan with the study: {"stages": {stage: the fields of `Need`}, "free": bytes of `host`,
     `device` and `disk`, "problems": [text, ...], "remedies": {setting: value}, "partitions": parts that the layers are
-    fitted in}."""
+    fitted in, "prompts_warning": text}."""
     measured = Measured(study)
     needs, partitions = measure_needs(measured), measured.partitions
     free = free_memory(study.root)
@@ -49,6 +49,7 @@ def make_plan(study: Study) -> dict:
         remedies["factors.partitions"] = partitions
     stages = {stage: dataclasses.asdict(need) for stage, need in needs.items()}
     plan = {"stages": stages, "free": free, "problems": problems, "remedies": remedies, "partitions": partitions}
+    plan |= {"prompts_warning": measured.sample.prompts_warning}
     return on_demand.keep_result(_plan_path(study), plan)
 
 

@@ -43,6 +43,8 @@ class Sample:
     """All queries of the study's own pair of sets."""
     prompts: list[str]
     """All prompts of an evaluation."""
+    prompts_warning: str
+    """Where some of them are prompts of the toxic queries."""
 
 
 def sample_inputs(study: Study, *, whole: bool = False) -> Sample:
@@ -52,6 +54,7 @@ def sample_inputs(study: Study, *, whole: bool = False) -> Sample:
     from ifguide.data.prompts import read_prompts
     from ifguide.data.readers import count_rows
     from ifguide.data.tokenizing import tokenize
+    from ifguide.study.stages.evaluating import warn_of_shared
 
     tokenizer, corpus, evaluate = study_tokenizer(study), study.resolved("corpus"), study.resolved("evaluate")
     counted = 0 if whole else count_rows(corpus.path, text_unit=corpus.text_unit)
@@ -59,16 +62,17 @@ def sample_inputs(study: Study, *, whole: bool = False) -> Sample:
     started = time.monotonic()
     tokenized = [text.token_ids for text in tokenize(tokenizer, first_texts(corpus, tokenizer, SAMPLE))]
     seconds = time.monotonic() - started
-    prompts, queries = _encode_sets(study, tokenizer)
-    if evaluate.prompts:
-        prompts = [prompt.text for prompt in read_prompts(evaluate.prompts, evaluate)]
+    fitted, queries = _encode_sets(study, tokenizer)
+    prompts = [prompt.text for prompt in read_prompts(evaluate.prompts, evaluate)] if evaluate.prompts else fitted
+    prompts = prompts[: evaluate.n_prompts or None]
     return Sample(
         n_documents=min(n_documents, corpus.max_documents or n_documents),
         token_ids=np.concatenate(tokenized),
         offsets=np.concatenate([[0], np.cumsum([len(ids) for ids in tokenized])]),
         seconds=seconds,
         queries=queries,
-        prompts=prompts[: evaluate.n_prompts or None],
+        prompts=prompts,
+        prompts_warning=warn_of_shared(prompts, fitted),
     )
 
 

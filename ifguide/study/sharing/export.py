@@ -24,7 +24,7 @@ import pyarrow as pa
 from ifguide.config.attributions import attributions
 from ifguide.config.names import DEFAULT
 from ifguide.data.by_document import document_runs, sum_by_document
-from ifguide.errors import ConfigError, InputError, StaleError
+from ifguide.errors import ConfigError, IFGuideError, InputError, StaleError, system_reason
 from ifguide.evaluation import Report
 from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import library_versions, replacing, write_json
@@ -142,8 +142,11 @@ def export_study(study: Study, what: str, out: Path, *, selection: str = DEFAULT
             if what == "inspect":
                 return write_logs(study, temporary, tell)
             return _write(study, what, temporary, out.suffix.lower(), selection, tell)
-    except OSError as error:
-        raise InputError(f"could not write {out}: {error.strerror or error}") from error
+    except Exception as error:
+        reason = system_reason(error)
+        if isinstance(error, IFGuideError) or not (reason or isinstance(error, OSError)):
+            raise
+        raise InputError(f"could not write {out}: {reason or error}; name another place with --out") from error
 
 
 def _check_place(what: str, out: Path) -> None:

@@ -4,18 +4,21 @@ The file is a zip of the study's folder. It opens read-only (`ifguide app FILE`)
 are what was recorded, whether or not the inputs are still there. It names no folder of the machine it was made on.
 """
 
+import errno
 import json
+import lzma
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from ifguide import __version__
-from ifguide.config.io import config_to_dict
+from ifguide.config.io import config_to_dict, read_config
 from ifguide.config.names import check_name
-from ifguide.errors import InputError
-from ifguide.storage.artifacts import MANIFEST, replacing
+from ifguide.errors import ConfigError, InputError, system_reason
+from ifguide.storage import artifacts
 from ifguide.storage.lock import LOCK, RECORD
 from ifguide.study.reading import Study
 
@@ -28,6 +31,10 @@ OPENED = "IFGUIDE_STUDY"
 """Environment variable of the app: the study it was opened with."""
 MOST_BYTES = 2**31
 """Unpacked, a file is refused when it is larger."""
+_BAD_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+_DAMAGED = (*_BAD_ZIP, RuntimeError, KeyError, ValueError, TypeError, ConfigError)
+"""What Python raises for a file that is no zip, cut, changed, encrypted, or nested deeper than it can read."""
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE)
 
 
 def pack_study(study: Study, path: Path) -> Path:
@@ -47,7 +54,7 @@ def pack_study(study: Study, path: Path) -> Path:
     places = local_places(study)
     try:
         with (
-            replacing(path) as temporary,
+            artifacts.replacing(path) as temporary,
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file,
         ):
             file.writestr(RECORD, json.dumps(record, indent=1))
@@ -60,7 +67,7 @@ def pack_study(study: Study, path: Path) -> Path:
                     file.writestr(inside.as_posix(), content)
     except OSError as error:
         raise InputError(
-            f"pack: {path} cannot be written ({error.strerror}); choose another place with --out"
+            f"pack: {path} cannot be written ({system_reason(error) or error}); choose another place with --out"
         ) from error
     return path
 
@@ -69,7 +76,7 @@ def _is_kept(inside: Path) -> bool:
     hidden = any(part.startswith(".") or ".partial-" in part for part in inside.parts)
     if hidden or inside.name in (LOCK, RECORD, *TOKENIZER):
         return False
-    return inside.suffix in SUFFIXES and (inside.name == MANIFEST or not set(LEFT_OUT) & set(inside.parts))
+    return inside.suffix in SUFFIXES and (inside.name == artifacts.MANIFEST or not set(LEFT_OUT) & set(inside.parts))
 
 
 def local_places(study: Study) -> list[str]:
@@ -102,23 +109,31 @@ def unpack_study(path: Path, cache: Path) -> str:
 
     Raises:
         InputError: it is no such file, holds what such a file never holds, or a study of its name is there.
+        OSError: the disk is full, or it cannot be read or written.
     """
     try:
         with zipfile.ZipFile(path) as file:
-            record = json.loads(file.read(RECORD))
             members = [member for member in file.infolist() if not member.is_dir()]
             names = [PurePosixPath(member.filename) for member in members]
             bad = [str(n) for n in names if n.is_absolute() or ".." in n.parts or n.suffix not in SUFFIXES]
             if bad or sum(member.file_size for member in members) > MOST_BYTES:
                 raise InputError(f"{path.name} holds files that no packed study has ({bad[0] if bad else 'too large'})")
-            root = cache / check_name(record["name"])
+            root = cache / check_name(json.loads(file.read(RECORD))["name"])
+            artifacts.remove_temporaries(cache)
+            artifacts.remove_partials(root)
             if root.exists() and not (root / RECORD).is_file():
                 raise InputError(f"a study {root.name!r} of your own is there; rename it, and then open {path.name}")
-            cache.mkdir(parents=True, exist_ok=True)
-            with replacing(root) as folder:
+            folder = artifacts.temporary_place(root)
+            try:
                 file.extractall(folder)
-                if root.exists():
-                    shutil.rmtree(root)
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path.name} is no packed study; make one with `ifguide pack NAME`") from error
+                read_config(folder / "study.toml")
+                while not artifacts.replace_folder(root, folder):
+                    pass
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except (OSError, *_DAMAGED) as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise
+        remedy = "get it again if it was cut short, or make one with `ifguide pack NAME`"
+        raise InputError(f"{path.name} is no packed study, or it is damaged or encrypted; {remedy}") from error
     return root.name

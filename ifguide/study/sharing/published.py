@@ -24,7 +24,7 @@ from ifguide import __version__
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import DEFAULT
 from ifguide.data.by_document import document_runs
-from ifguide.errors import InputError
+from ifguide.errors import InputError, system_reason
 from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import read_table
 from ifguide.study.freshness import require_fresh, unit_digest
@@ -157,6 +157,8 @@ def _hub(repo: str, *, writes: bool = False) -> Iterator["HfApi"]:
     try:
         yield HfApi(library_name="ifguide", library_version=__version__)
     except (errors.HTTPError, errors.EntryNotFoundError, ConnectionError, ValueError, RuntimeError) as error:
+        if "disk" in system_reason(error):
+            raise
         status = getattr(getattr(error, "response", None), "status_code", 0)
         names = (kind.__name__ for kind in type(error).__mro__)
         explanation = next((_EXPLANATIONS[name] for name in names if name in _EXPLANATIONS), "")

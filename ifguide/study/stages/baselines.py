@@ -33,14 +33,13 @@ from ifguide.study.stages.evaluating import load_study_scorer
 from ifguide.study.stages.scoring import open_scoring, score_in_shards, score_kinds
 
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
+_MARKS = dict.fromkeys(("true", "1", "1.0"), 1.0) | dict.fromkeys(("false", "0", "0.0", "", "none"), 0.0)
+"""What `selected` may be, in any format."""
 
 
 def score_baseline(study: Study, unit: Unit, progress: Progress) -> list[np.ndarray]:
-    """Scores float32 (N,) of one of `ifguide.study.variants.BASELINES` or of `[imported.NAME]`, before any treatment;
-    one array a checkpoint where the method has several. An InputError: the classifier or the file cannot be read; a
-    ConfigError: several processes run."""
-    if unit.name in study.config.imported:
-        return list(read_scores(study.corpus(), study.resolve(study.config.imported[unit.name].path)))
+    """Scores float32 (N,) of one of `ifguide.study.variants.BASELINES`, before any treatment; one array a checkpoint
+    where the method has several. An InputError: the classifier cannot be read; a ConfigError: several processes run."""
     by_classifier = {
         "words": score_words,
         "classifier-tokens": score_by_leaving_words_out,
@@ -115,9 +114,9 @@ def _give_to_tokens(corpus: TokenizedCorpus, document: int, ranges: list, scores
         np.copyto(part, value, where=(part == 0) | (part < value))
 
 
-def read_scores(corpus: TokenizedCorpus, path: str, *, marked: bool = False) -> np.ndarray:
+def read_scores(corpus: TokenizedCorpus, path: str, *, marked: bool = False) -> tuple[np.ndarray, dict[str, int]]:
     """One score a token from a file, float32 (C, N), C the checkpoints that it has scores of, mostly 1; 0 where it has
-    none.
+    none. And how many `rows` were read, of how many `documents`, and how many `tokens` have another score than 0.
 
     Args:
         path: `.npy` with a number a token, (N,), in the corpus's order; or rows with the columns of `ifguide export`:
@@ -130,43 +129,67 @@ def read_scores(corpus: TokenizedCorpus, path: str, *, marked: bool = False) -> 
         InputError: it does not fit the corpus, or a score is not a finite number.
     """
     if path.endswith(".npy"):
-        scores = np.asarray(artifacts.load_array(Path(path)), dtype=np.float32)[None]
-        if scores.shape[1:] != (corpus.n_tokens,):
-            shape = scores.shape[1:]
-            raise InputError(f"{path}: expected {corpus.n_tokens:,} numbers, one a token, got the shape {shape}")
+        scores, count, named = _read_array(corpus, path, marked), corpus.n_tokens, set(range(corpus.n_documents))
     else:
-        scores = _no_scores(corpus, 1)
+        scores, count, named = _no_scores(corpus, 1), 0, set()
         columns = ["document_id", "position", "char_start", "char_end", "score", "scores", "selected"]
         numbers = {name: number for number, name in enumerate(corpus.ids())}
-        for count, row in enumerate(read_rows(path, columns=columns)):
-            name = take_field(row, "document_id")
-            if (document := numbers.get(str(name))) is None:
+        for count, row in enumerate(read_rows(path, columns=columns), start=1):
+            name = str(take_field(row, "document_id"))
+            # an exported CSV has a ' before what a spreadsheet takes for a formula
+            if (document := numbers.get(name, numbers.get(name.removeprefix("'")))) is None:
                 raise InputError(f"{row.where}: the corpus has no document {name!r}; use the ids of `ifguide export`")
+            named.add(document)
             here = slice(int(corpus.offsets[document]), int(corpus.offsets[document + 1]))
             if row.values.get("scores") is not None:
                 values = _read_lists(row, here.stop - here.start)
-                if not count:
+                if count == 1:
                     scores = _no_scores(corpus, len(values))
                 if len(values) != len(scores):
                     raise InputError(f"{row.where}: expected {len(scores)} lists as before, got {len(values)}")
                 scores[:, here] = values
                 continue
-            value = row.values.get("selected", 1) if marked else take_field(row, "score")
             keys = ["position"] if "position" in row.values else ["char_start", "char_end"]
             try:
-                value, place = float(value or 0), [int(take_field(row, key)) for key in keys]
-            except (TypeError, ValueError):
+                mark = row.values.get("selected", True)
+                value = _MARKS[str(mark).lower()] if marked else float(take_field(row, "score") or 0)
+                place = [_read_whole(take_field(row, key)) for key in keys]
+            except (TypeError, ValueError, KeyError):
                 raise InputError(f"{row.where}: expected numbers, got {row.values}; correct the row") from None
             if len(place) == 2:
+                length = len(corpus.document(document).text)
+                if not 0 <= place[0] < place[1] <= length:
+                    expected = f"characters from 0 to {length}, the end after the start"
+                    raise InputError(f"{row.where}: expected {expected}, got {place[0]} to {place[1]}")
                 _give_to_tokens(corpus, document, [(*place, value)], scores[0])
             elif 0 <= place[0] < here.stop - here.start:
                 scores[0, here.start + place[0]] = value
             else:
                 last = here.stop - here.start - 1
                 raise InputError(f"{row.where}: expected a position from 0 to {last}, got {place[0]}")
-    if n_bad := sum(np.count_nonzero(~np.isfinite(scores[:, part])) for part in token_parts(corpus.n_tokens)):
+    parts = [scores[:, part] for part in token_parts(corpus.n_tokens)]
+    if n_bad := sum(int((~np.isfinite(part)).sum()) for part in parts):
         raise InputError(f"{path}: {n_bad:,} scores are not finite; leave them out")
-    return scores
+    n_tokens = sum(int(part.any(axis=0).sum()) for part in parts)
+    return scores, {"rows": count, "documents": len(named), "tokens": n_tokens}
+
+
+def _read_array(corpus: TokenizedCorpus, path: str, marked: bool) -> np.ndarray:
+    """Scores float32 (1, N) from a `.npy` file."""
+    array = artifacts.load_array(Path(path))
+    if array.shape != (corpus.n_tokens,) or array.dtype.kind not in "biuf":
+        got = f"the shape {array.shape} of {array.dtype}"
+        raise InputError(f"{path}: expected {corpus.n_tokens:,} numbers, one a token, got {got}")
+    if marked and any(((array[part] != 0) & (array[part] != 1)).any() for part in token_parts(corpus.n_tokens)):
+        raise InputError(f"{path}: expected true and false, or 1 and 0, in a mask; give scores with --scores")
+    return np.asarray(array, dtype=np.float32)[None]
+
+
+def _read_whole(value) -> int:
+    number = float(value)
+    if isinstance(value, bool) or not number.is_integer():
+        raise ValueError("not a whole number")
+    return int(number)
 
 
 def _no_scores(corpus: TokenizedCorpus, n_checkpoints: int) -> np.ndarray:

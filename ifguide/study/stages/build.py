@@ -25,7 +25,7 @@ from ifguide.models.loading import bos_context, load_config, load_tokenizer
 from ifguide.runtime.distributed import current
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.selection.index.build import build_index as index_scores
-from ifguide.selection.saved import write_selection
+from ifguide.selection.saved import Selection, write_selection
 from ifguide.storage import artifacts
 from ifguide.storage.work import open_work
 from ifguide.study.freshness import inputs_of, settings_of
@@ -173,14 +173,15 @@ def build_selection(study: Study, unit: Unit, folder: Path, progress: Progress) 
     """The default selection, or one of its controls."""
     kind = "influence" if unit.name == DEFAULT else "borrowed" if unit.name in study.config.borrowed else unit.name
     selection = compute_selection(study, study.config.selection, name=unit.name, kind=kind)
-    if not selection.settings["n_selected"]:
-        quantile, remedy = study.config.selection.quantile, ", so there is nothing to train without; leave it out"
-        if kind in ("influence", "random"):
-            remedy = f"; set selection.quantile to less than {quantile}"
-            if not quantile:
-                remedy = ", for no score stands out from the others; set selection.quantile, such as 0.99"
-        raise ConfigError(f"selection {unit.name!r} holds no token{remedy}")
+    if kind not in ("influence", "random"):
+        _require_tokens(selection)
     write_selection(selection, folder)
+
+
+def _require_tokens(selection: Selection) -> None:
+    if not selection.settings["n_selected"]:
+        remedy = "leave it out, or choose another on the Threshold page or with `ifguide select`"
+        raise ConfigError(f"selection {selection.name!r} holds no token to train without; {remedy}")
 
 
 def build_documents(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
@@ -192,9 +193,12 @@ def build_documents(study: Study, unit: Unit, folder: Path, progress: Progress) 
 
 def build_baseline(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """One score a token by another method, or from a file, treated as the study's own scores are."""
-    from ifguide.study.stages.baselines import score_baseline
+    from ifguide.study.stages.baselines import read_scores, score_baseline
 
-    parts = score_baseline(study, unit, progress)
+    if imported := study.config.imported.get(unit.name):
+        scores, matched = read_scores(study.corpus(), study.resolve(imported.path))
+        _write_notes({"matched": matched}, folder)
+    parts = list(scores) if imported else score_baseline(study, unit, progress)
     settings = study.config.scores
     if unit.name == "classifier-documents":  # documents are left out whole, so nothing is pooled
         settings = replace(settings, pooling=0.0)
@@ -209,11 +213,13 @@ def build_suppress(study: Study, unit: Unit, folder: Path, progress: Progress) -
         _train_by_preference(study, folder, progress)
         return
     variant = recipe(study.config, unit.name)
+    selection = study.selection(variant.selection)
+    _require_tokens(selection)
     if variant.method == "edit":
         _write_notes({"edit": build_edit(study, variant, folder, progress)}, folder)
         return
     model, tokenizer = start_model(study)
-    mask = np.asarray(study.selection(variant.selection).mask)
+    mask = np.asarray(selection.mask)
     rows = cut_training_rows(study, tokenizer, mask)
     if variant.method == "drop":
         hit = sum_by_document(mask, np.asarray(study.corpus().offsets)) > 0

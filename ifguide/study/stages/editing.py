@@ -20,6 +20,7 @@ from ifguide.study.reading import Study
 from ifguide.study.stage_table import curvature_unit
 from ifguide.study.stages import checkpoints
 from ifguide.study.stages.evaluating import split_heldout
+from ifguide.study.variants import edit_damping
 
 if TYPE_CHECKING:
     from ifguide.models.layers import Matrices
@@ -187,7 +188,8 @@ def build_edit(study: Study, variant: VariantConfig, folder: Path, progress: Pro
     model, modules, device = load_base(study)
     source = read_curvature(study, variant, str(device))
     gradient = selected_gradient(study, model, modules, tokens, report_part(progress, "batches"))
-    step = edit_direction(modules, gradient, source, variant.damping)
+    damping = edit_damping(study.config, variant)
+    step = edit_direction(modules, gradient, source, damping)
     rise, on_others = rises(study, model, modules, step, tokens.mask)
 
     def tell(strength: float) -> float:
@@ -203,6 +205,7 @@ def build_edit(study: Study, variant: VariantConfig, folder: Path, progress: Pro
     apply_edit(modules, step, strength)
     save_weights(model, checkpoints.study_tokenizer(study), folder / "final")
     return {
+        "damping": damping,
         "strength": strength,
         "perplexity_rise": tried.get(strength, 0.0),
         "chosen_on": "heldout" if on_others else "corpus",

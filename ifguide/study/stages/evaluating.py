@@ -1,6 +1,7 @@
 """Evaluating one model of a study: its files read, its completions kept while it runs, its metrics compared with
 the base model's."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ifguide.config.names import BASE
@@ -131,12 +132,16 @@ def shared_prompts_warning(study: Study) -> str:
         measured = read_table(samples, columns=["prompt"], filters=[("sample_index", "=", 0)])
     except StaleError:  # nothing is measured yet, or a file is damaged; who shows the figures says so
         return ""
-    prompts, fitted = ([text.strip() for text in table["prompt"].to_pylist()] for table in (measured, queries))
-    of_queries = set(fitted)
-    shared = sum(prompt in of_queries for prompt in prompts)
+    return warn_of_shared(*(table["prompt"].to_pylist() for table in (measured, queries)))
+
+
+def warn_of_shared(prompts: Sequence[str], of_queries: Sequence[str]) -> str:
+    """A warning where some evaluated prompts are also prompts of the toxic queries."""
+    fitted = {prompt.strip() for prompt in of_queries}
+    shared = sum(prompt.strip() in fitted for prompt in prompts)
     warning = (
-        f"{shared:,} of the {len(prompts):,} prompts are prompts of the toxic queries, so these figures are measured on"
-        " what the scores were fitted to; name other prompts with --prompts, or as evaluate.prompts in study.toml."
+        f"{shared:,} of the {len(prompts):,} prompts are prompts of the toxic queries, so toxicity is measured on what"
+        " the scores were fitted to; name other prompts with --prompts, or as evaluate.prompts in study.toml."
     )
     return warning if shared else ""
 

@@ -16,13 +16,13 @@ from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import ConfigError, InputError, StaleError, StudyNotFound
 from ifguide.selection import algorithm
 from ifguide.selection.algorithm import Ranking
-from ifguide.selection.choice import Choice, read_choice
+from ifguide.selection.choice import FALLBACK_SHARE, Choice, read_choice
 from ifguide.selection.saved import Selection, write_selection
 from ifguide.selection.transfer import transfer_mask
 from ifguide.selection.verdicts import Target, apply_verdicts
 from ifguide.storage import artifacts, memory_maps
 from ifguide.storage.lock import study_lock
-from ifguide.study.freshness import inputs_of, unit_state
+from ifguide.study.freshness import inputs_of, settings_of, unit_state
 from ifguide.study.lineage import BUILT_IN_SELECTIONS, Unit, scores_unit
 from ifguide.study.reading import Study
 from ifguide.study.variants import BASELINES, RESERVED
@@ -96,6 +96,28 @@ def _save(study: Study, made: Selection, inputs: dict, config: dict) -> Selectio
     with artifacts.building(place, stage="selection", inputs=inputs, config=config) as folder:
         write_selection(made, folder)
     return study.selection(made.name)
+
+
+def select_default(study: Study) -> None:
+    """Make the default selection as a run does, for a study that has scores and no selection."""
+    unit = Unit("selection", DEFAULT)
+    inputs, config = inputs_of(study, unit), settings_of(study, unit)
+    made = compute_selection(study, study.config.selection, name=DEFAULT, kind="influence")
+    _save(study, made, inputs, config)
+
+
+def selection_warning(study: Study) -> str:
+    """That the default selection is not what it usually is: nothing stood out, or it holds no token; else empty."""
+    try:
+        settings, remedy = study.selection().settings, "choose another on the Threshold page or with `ifguide select`"
+    except StaleError:  # there is none, or it is of another corpus
+        return ""
+    if not settings["n_selected"]:
+        return f"The default selection holds no token, so there is nothing to train without; {remedy}"
+    if not (why := settings.get("no_tail", "")):
+        return ""
+    taken = f"The default selection is the {FALLBACK_SHARE:.1%} of tokens with the highest scores"
+    return f"{why[0].upper()}{why[1:]}. {taken}; {remedy}"
 
 
 def trained_parts(study: Study, name: str) -> list[Unit]:
@@ -215,9 +237,9 @@ def select_best(study: Study, name: str, method: str, scores: np.ndarray, choice
     return _describe(study, name, method, ranking, mask, window=choice.window, max_tokens=choice.max_tokens)
 
 
-def _from_mask(study: Study, name: str, kind: str, mask: np.ndarray, **made) -> Selection:
+def _from_mask(study: Study, name: str, kind: str, mask: np.ndarray) -> Selection:
     """A selection made in another way; documents are ranked by how much of it they have."""
-    return _describe(study, name, kind, _rank(study.corpus(), mask, 0.5), mask, **made)
+    return _describe(study, name, kind, _rank(study.corpus(), mask, 0.5), mask)
 
 
 def save_mask(study: Study, name: str, path: str) -> Selection:
@@ -226,11 +248,11 @@ def save_mask(study: Study, name: str, path: str) -> Selection:
     from ifguide.study.stages.baselines import read_scores
 
     _check_new_name(name)
-    marks = read_scores(study.corpus(), path, marked=True)[0]
-    mask = _mark(study, lambda part: marks[part] > 0)
+    marks, matched = read_scores(study.corpus(), path, marked=True)
+    mask = _mark(study, lambda part: marks[0, part] > 0)
     if not mask.any():
         raise InputError(f"{path} marks no selectable token; first tokens, and those not trained on, have no score")
-    return _save_marked(study, name, mask)
+    return _save_marked(study, name, mask, matched=matched)
 
 
 def save_documents(study: Study, name: str, documents: Iterable[int], answer: str = "") -> Selection:
@@ -241,12 +263,14 @@ def save_documents(study: Study, name: str, documents: Iterable[int], answer: st
     for document in documents:
         part = slice(int(corpus.offsets[document]), int(corpus.offsets[document + 1]))
         mask[part] = corpus.valid_parts[part]
-    return _save_marked(study, name, mask, **({"answer": answer} if answer else {}))
+    return _save_marked(study, name, mask, answer=answer)
 
 
-def _save_marked(study: Study, name: str, mask: np.ndarray, **made) -> Selection:
+def _save_marked(study: Study, name: str, mask: np.ndarray, **notes) -> Selection:
     inputs = inputs_of(study, Unit("selection", name), [Unit("corpus")])
-    return _save(study, _from_mask(study, name, "mask", mask, **made), inputs, {"kind": "mask"})
+    made = _from_mask(study, name, "mask", mask)
+    made.settings.update(notes)
+    return _save(study, made, inputs, {"kind": "mask"})
 
 
 def _by_scores(study: Study, choice: Choice, name: str, seed: int | None = None) -> Selection:

@@ -91,7 +91,7 @@ def _show_ballots(loaded: Loaded, samples: Samples, colours: Mapping[str, str], 
     of = (loaded.name, tuple(sorted(samples)), seed)
     key = (*of, loaded.fingerprint)
     state = st.session_state.setdefault("votes", {}).setdefault(key, {"votes": {}, "revealed": False})
-    at = layout.pager("vote", n_items=len(ballots), page_size=1, noun="prompt", of=of).start
+    at = layout.pager("vote", n_items=len(ballots), page_size=1, noun="prompt", of=of, keys=True).start
     _show_ballot(loaded, samples, colours, ballots[at], revealed=state["revealed"])
     if not state["revealed"]:
         _ask_vote(ballots, at, state["votes"])
@@ -125,7 +125,8 @@ def _ask_vote(ballots: list[Ballot], at: int, votes: dict[int, str]) -> None:
         for turn, (label, model) in enumerate([*choices, ("About the same", TIE)]):
             kind: Literal["primary", "secondary"] = "primary" if current == model else "secondary"
             arguments = (votes, ballot.prompt, model, min(len(ballots), at + 2))
-            st.button(label, key=f"vote_{turn}", type=kind, on_click=_vote, args=arguments)
+            press = "w" if model == TIE else {2: "ad", 3: "asd", 4: "asdf"}[len(ballot.order)][turn]
+            st.button(label, key=f"vote_{turn}", type=kind, on_click=_vote, args=arguments, shortcut=press)
 
 
 def _vote(votes: dict[int, str], prompt: int, model: str, next_page: int) -> None:

@@ -40,7 +40,6 @@ def _row(cell: dict) -> dict:
 
 def show_try(loaded: Loaded, names: list[str], colours: Mapping[str, str], pick: Pick | None) -> None:
     if read_record(loaded.study.root):
-        st.caption("This study was recorded without its models. You can try your own prompts in studies built here.")
         return
     if (recalled := st.session_state.pop("recalled", None)) is not None:
         _recall(st.session_state["history"][recalled])

@@ -21,8 +21,7 @@ def show_methods(loaded: Loaded) -> None:
         "Compare with other methods. Each trains a model on the same rows, against another selection or in another way,"
         " and measures it like the others."
     )
-    if job_panel.refuse_recorded(study.root) or job_panel.show_job(study.root):
-        return
+    job_panel.show_job(study.root)
     chosen = st.multiselect(
         "Train and measure", waiting, key="methods", format_func=variant_title, wrap=True, placeholder="Choose methods"
     )

@@ -91,15 +91,24 @@ def _show_list(compared: Outcomes, places: list[int], texts: Mapping[int, str], 
     of = count_of(len(compared.prompts), "prompt")
     some = f"{count(len(prompts))} of {of}" if len(prompts) < len(compared.prompts) else f"All {of}"
     cut = f", the first {count(LISTED)} listed" if len(prompts) > LISTED else ""
-    st.caption(f"{some}{cut}, by {ORDERS[order].lower()}" if order != "prompt" else f"{some}{cut}")
+    at, last = prompts.index(chosen), min(len(prompts), LISTED) - 1
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        for label, key, to in (("Previous", "k", at - 1), ("Next", "j", at + 1)):
+            off, args = not 0 <= to <= last, (str(prompts[min(max(to, 0), last)]),)
+            st.button(label, f"prompt_{key}", on_click=_choose, args=args, type="tertiary", disabled=off, shortcut=key)
+        st.caption(f"{some}{cut}, by {ORDERS[order].lower()}" if order != "prompt" else f"{some}{cut}", width="content")
     return chosen
 
 
 def _take_choice() -> None:
     picked = st.session_state.get("prompt_table", {}).get("pick")
     if picked is not None:
-        layout.set_parameter("prompt", picked)
-        remember_pick(0, "close")
+        _choose(picked)
+
+
+def _choose(prompt: str) -> None:
+    layout.set_parameter("prompt", prompt)
+    remember_pick(0, "close")
 
 
 def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick: Pick | None, versus: str, likely: bool) -> None:
@@ -114,11 +123,11 @@ def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick: Pick | N
         sample = st.session_state[key]["pin"]
         with layout.guard(go_on=True):
             if sample >= 0:
-                pins.pin_pair(loaded, models, prompt, sample)
+                pins.pin_pair(loaded.study.root, models, pair["prompt"], sample)
             else:
-                pins.unpin(loaded)
+                pins.unpin(loaded.study.root)
 
-    _, place = pins.read_pin(loaded)
+    _, place = pins.read_pin(loaded.study, loaded.samples)
     components.completions(
         pair,
         key=key,

@@ -5,7 +5,6 @@ import numpy as np
 import streamlit as st
 
 from ifguide.config.names import BASE
-from ifguide.runtime.jobs import active_job
 from ifguide.storage.artifacts import hash_json
 from ifguide.storage.lock import read_record
 from ifguide.study.analysis.likelihood import MODELS_MOST, read_likelihoods
@@ -74,6 +73,7 @@ def show_pushed(loaded: Loaded, pick: Pick, chosen: np.ndarray | None) -> None:
     _show_documents(loaded, traced, chosen)
     if traced["state"] == "done" and traced["cells"]:
         _offer_without(loaded, pick, traced)
+        job_panel.show_job(loaded.study.root, brief=True)
         _show_without(loaded, pick)
 
 
@@ -184,12 +184,11 @@ def _offer_without(loaded: Loaded, pick: Pick, traced: dict) -> None:
             " against them, and *Retrain* trains another model; the drawer then shows what that did to this answer."
         )
         ways = {"Edit": ["edit", study.name, "--selection", name], "Retrain": ["evaluate", study.name, "--model", name]}
-        reason = "This name is taken." if name in taken else ""
-        reason = "Another job is running." if active_job(study.root) else reason
-        if reason:
-            st.caption(reason)
+        refused = name in taken or not name
+        if name in taken:
+            st.caption("This name is taken.")
         with st.container(horizontal=True):
-            clicked = [way for way in ways if st.button(way, key=f"without_{way}", disabled=bool(reason or not name))]
+            clicked = [way for way in ways if st.button(way, key=f"without_{way}", disabled=refused)]
         if clicked:
             with layout.guard(go_on=True):
                 numbers = [loaded.corpus().index_of(document) for document in pushed[:n]]

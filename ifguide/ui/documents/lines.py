@@ -19,8 +19,12 @@ from ifguide.study.stages.document_table import Column
 from ifguide.ui.format import count, score
 
 FORMATS = {"count": count, "score": score, "decimal": "{:.2f}".format}
-WRITTEN = ("id", "source", "rank", "n_tokens", "selected", "hits", "hit_sum", "sum", "max")
-"""Columns of the list as a file."""
+WRITTEN = {name: name for name in ("id", "source", "rank", "n_tokens", "selected", "hits", "max")}
+WRITTEN |= {"sum": "hit_sum", "sum_of_all": "sum"}
+"""Column of the list as a file -> column of the table. `sum` is the one that the list shows."""
+JUDGED = ("reviewer", "verdict", "note", "first_token", "end_token")
+MOST_TEXTS = 50_000
+"""A file of more documents has no texts."""
 
 
 def find_text(batches: tuple[pa.RecordBatch, ...], search: str, *, regex: bool = False) -> np.ndarray:
@@ -80,15 +84,23 @@ def describe_row(
     }
 
 
-def write_list(rows: Sequence[dict], given: Mapping[Target, tuple[str, str, str]], form: str) -> str:
-    """Lines of the list with their verdicts (from `VerdictLog.entries`), as `json`, or as `csv` safe for
-    spreadsheets."""
-    judged = ("verdict", "note", "reviewer")
-    lines = [
-        {name: row[name] for name in WRITTEN} | dict(zip(judged, given.get(Target(row["id"]), ("",) * 3), strict=True))
-        for row in rows
-    ]
+def write_list(
+    rows: Sequence[dict], reviewers: Mapping[str, Mapping[Target, tuple[str, str]]], corpus: TokenizedCorpus, form: str
+) -> str:
+    """The list as `json`, or as `csv` safe for spreadsheets: a line for each verdict on a document or a span of it
+    (`reviewers` from `VerdictLog.reviewers`), or one for a document without any, with the document's text."""
+    judged: dict[str, list[tuple]] = {}
+    for reviewer, verdicts in reviewers.items():
+        for target, opinion in verdicts.items():
+            judged.setdefault(target.document, []).append((reviewer, *opinion, target.start, target.stop))
+    lines = []
+    for row in rows:
+        facts = {name: row[column] for name, column in WRITTEN.items()}
+        text = {"text": corpus.document(row["document"]).text} if len(rows) <= MOST_TEXTS else {}
+        for given in judged.get(row["id"], [("", "", "", None, None)]):
+            lines.append(facts | dict(zip(JUDGED, given, strict=True)) | text)
     if form == "json":
         return json.dumps(lines, indent=1, ensure_ascii=False)
-    cells = [[neutralise_cell(v) if isinstance(v, str) else v for v in line.values()] for line in lines]
-    return pd.DataFrame(cells, columns=[*WRITTEN, *judged]).to_csv(index=False, lineterminator="\r\n")
+    cells = [{k: neutralise_cell(v) if isinstance(v, str) else v for k, v in line.items()} for line in lines]
+    table = pd.DataFrame(cells, columns=[*WRITTEN, *JUDGED, "text"])
+    return table.astype({"first_token": "Int64", "end_token": "Int64"}).to_csv(index=False, lineterminator="\r\n")

@@ -12,8 +12,10 @@ from streamlit.runtime.scriptrunner import add_script_run_ctx
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.errors import IFGuideError, StaleError
 from ifguide.selection.verdicts import VerdictLog
-from ifguide.study.freshness import find_change
+from ifguide.study.freshness import find_change, unit_state
+from ifguide.study.lineage import Unit
 from ifguide.study.stages.document_table import CORPUS
+from ifguide.study.stages.select import select_default
 from ifguide.ui import job_panel, veil
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore, open_documents
@@ -34,11 +36,19 @@ def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
         " once.",
         icon=":material/hourglass_empty:",
     )
-    if job_panel.show_job(loaded.study.root):
-        st.stop()
-    if st.button("List the documents", type="primary", icon=":material/play_arrow:"):
+    job_panel.show_job(loaded.study.root)
+    pending = job_panel.is_pending(loaded.study.root, "documents")
+    if not pending and st.button("List the documents", type="primary", icon=":material/play_arrow:"):
         job_panel.start(loaded.study.root, ["documents", loaded.name])
     st.stop()
+
+
+def need_selection(loaded: Loaded) -> None:
+    """If there are scores and no selection yet, and the corpus is not large, make the default one."""
+    due = not loaded.study.selection_names() and unit_state(loaded.study, Unit("scores")).state == "fresh"
+    if due and loaded.corpus().n_tokens <= TOKENS_WRITTEN_HERE:
+        select_default(loaded.study)
+        st.rerun()
 
 
 def open_store(loaded: Loaded, selection: str) -> DocumentStore:
@@ -96,11 +106,14 @@ def marked_words(loaded: Loaded) -> frozenset[str]:
 def filter_verdicts(
     criteria: DocumentFilter, kept: Sequence[str], log: VerdictLog, store: DocumentStore
 ) -> DocumentFilter:
-    """The same filter, limited to documents with one of some verdicts; `none` stands for no verdict."""
+    """The same filter, limited to documents with one of some verdicts; `none` stands for no verdict, `disputed` for
+    reviewers who disagree."""
     if not kept:
         return criteria
     verdicts, without = log.of_documents(reviewer()), "none" in kept
-    numbers = store.numbers(id for id, verdict in verdicts.items() if (verdict in kept) != without)
+    disputed = log.disputed() if "disputed" in kept else set()
+    passes = {id: verdicts.get(id) in kept or id in disputed for id in {*verdicts, *disputed}}
+    numbers = store.numbers(id for id, passed in passes.items() if passed != without)
     chosen = tuple(sorted(numbers.values()))
     return replace(criteria, without=chosen) if without else replace(criteria, only=chosen)
 

@@ -15,7 +15,6 @@ import streamlit as st
 from ifguide.errors import ConfigError, IFGuideError, StaleError
 from ifguide.selection.saved import Selection
 from ifguide.selection.verdicts import Target, VerdictLog
-from ifguide.storage.lock import read_record
 from ifguide.study.stages.document_table import Column
 from ifguide.ui import components
 from ifguide.ui.documents import lines as document_list
@@ -79,8 +78,11 @@ def _forget_place() -> None:
 def show_reader(request: Request) -> None:
     """The list and the viewer; reruns alone, without the page."""
     browser = _browser_state()
-    if isinstance(browser.get("reviewer"), str):
-        st.session_state["reviewer"] = browser["reviewer"].strip()[:60]
+    name = browser.get("reviewer")
+    if isinstance(name, str) and (name := name.strip()[:60]) != st.session_state.get("reviewer"):
+        st.session_state["reviewer"] = name
+        if st.session_state.get("verdicts"):  # filters by verdict are this reviewer's
+            st.rerun()
     sorts = request.store.sorts()
     sort, falling, just_sorted = _sort_now(sorts, browser)
     column = sorts[sort]
@@ -117,7 +119,6 @@ def show_reader(request: Request) -> None:
         "figure": column.title if column.note else "Sum",
         "searched": request.search is not None,
         "reviewer": st.session_state.get("reviewer"),
-        "readOnly": read_record(request.loaded.study.root) is not None,
         "most": MOST_AT_ONCE,
         "sorts": [{"name": key, "title": other.title, "falls": not other.rising} for key, other in sorts.items()],
         "viewer": viewer_settings(request.layers, corpus, f"“{selection_title(request.selection.name)}”"),
@@ -135,14 +136,20 @@ def _browser_state() -> dict:
 
 
 def _progress(request: Request, order: np.ndarray, at: int) -> dict:
-    """How many of the listed documents with selected tokens are reviewed, and the first place after this page of the
-    list that has no verdict."""
-    judged = np.zeros(request.store.n_documents, dtype=bool)
-    judged[[*request.store.numbers(request.log.of_documents(document_data.reviewer())).values()]] = True
-    counted = request.store.order(replace(request.criteria, only_selected=True))
+    """How many of the listed documents with selected tokens are reviewed, or in the queue of disagreements settled, and
+    the first place after this page of the list that is not."""
+    log, queue = request.log, "disputed" in st.session_state.get("verdicts", ())
+    judged = np.full(request.store.n_documents, queue)
+    marked = log.disputed() if queue else log.of_documents(document_data.reviewer())
+    judged[[*request.store.numbers(marked).values()]] = not queue
+    counted = order if queue else request.store.order(replace(request.criteria, only_selected=True))
     counted, later = counted if len(counted) else order, (at // PAGE_SIZE + 1) * PAGE_SIZE
     following = np.flatnonzero(~judged[order[later:]])[:1] + later
-    return {"reviewed": [int(judged[counted].sum()), len(counted)], "open": [*following.tolist(), None][0]}
+    return {
+        "queue": queue,
+        "reviewed": [int(judged[counted].sum()), len(counted)],
+        "open": [*following.tolist(), None][0],
+    }
 
 
 def _write_verdicts(request: Request, events, order: np.ndarray, name: str) -> None:
@@ -299,6 +306,9 @@ def _describe(request: Request, row: dict, given: tuple[str, str, str], spans: l
     facts = [row["source"], rank, count_of(row["selected"], "selected token")]
     if row["group_size"] > 1:
         facts.append(f"{count(row['group_size'])} near-duplicates")
+    by, opinions = document_data.reviewer(), request.log.opinions(Target(row["id"]))
+    if by in opinions:  # the others' verdicts would sway one who has not judged yet
+        facts += [f"{who}: {verdict}" for who, (verdict, _) in opinions.items() if who not in ("", by)]
     return {
         "id": row["id"],
         "facts": facts,

@@ -6,7 +6,9 @@ from ifguide.selection import audit
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.study.stages.select import save_reviewed
 from ifguide.ui import components
+from ifguide.ui.documents.loaders import reviewer
 from ifguide.ui.format import column, count, count_of, number, plain
+from ifguide.ui.job_panel import refuse_recorded
 from ifguide.ui.layout import guard
 from ifguide.ui.loaders import Loaded
 
@@ -32,17 +34,22 @@ def show_panel(loaded: Loaded, selection: str, log: VerdictLog) -> str | None:
                     "Cohen's κ on what both judged: 1 is full agreement, 0 is chance. A dash: both always gave the same"
                     " verdict.",
                 )
-        picked = _show_notes(reviewers)
-        _show_saving(loaded, selection, log)
+        n, change, filtered = len(log.disputed()), st.session_state.update, {"verdicts": ["disputed"]}
+        if n and st.button(f"Review {count_of(n, 'disagreement')}", on_click=change, args=(filtered,)):
+            st.rerun()
+        picked = _show_notes(reviewers, reviewer())
+        if not refuse_recorded(loaded.study.root):
+            _show_saving(loaded, selection, log)
     return picked
 
 
-def _show_notes(reviewers: dict[str, dict[Target, tuple[str, str]]]) -> str | None:
+def _show_notes(reviewers: dict[str, dict[Target, tuple[str, str]]], by: str) -> str | None:
+    """Notes on the verdicts, those of others only on what the reviewer `by` has judged too."""
     notes = [
         (target.document, verdict, reviewer, note)
         for reviewer, verdicts in reviewers.items()
         for target, (verdict, note) in verdicts.items()
-        if note
+        if note and (reviewer in ("", by) or target in reviewers.get(by, {}))
     ]
     rows = [{"key": f"{i} {cells[0]}", "cells": [cell or "–" for cell in cells]} for i, cells in enumerate(notes)]
     if not rows:

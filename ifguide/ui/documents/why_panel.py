@@ -1,68 +1,58 @@
 """Why a document scores as it does: the queries with the largest share in it, and the documents with the nearest
 influence. A job computes both."""
 
-from pathlib import Path
-
 import numpy as np
 import streamlit as st
 
 from ifguide.config.attributions import describe_kind
-from ifguide.runtime.jobs import active_job
 from ifguide.study.analysis import explain
 from ifguide.study.on_demand import read_result
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.documents import reader
 from ifguide.ui.documents.store import DocumentStore
-from ifguide.ui.format import column, count_of, number, score
+from ifguide.ui.excerpts import excerpt_around
+from ifguide.ui.format import column, count_of, number, score, share
 from ifguide.ui.loaders import Loaded
 
 SHOWN = 5
 
 
 def show_why(loaded: Loaded, store: DocumentStore, document: str, span: list[int] | None) -> None:
-    """The panel about a document, or about its marked tokens: open if there is an answer or one is being computed."""
+    """The panel about a document, or about its marked tokens: open if there is an answer."""
     title = "Why these tokens?" if span else "Why this document?"
     with layout.guard(go_on=True):
         path = explain.document_path(loaded.study, document, *(span or (None, None)))
         answer = read_result(path)
+        if not answer and job_panel.refuse_recorded(loaded.study.root):
+            return
         panel = st.expander(title, expanded=bool(answer), key="answer" if answer else "why", bind="query-params")
         with panel:
             if answer and panel.open:
                 _show_answer(loaded, store, answer)
-            elif not answer and active_job(loaded.study.root):
-                rank = store.rows(np.array([store.find(document)]))[0]["rank"]
-                st.fragment(_wait, run_every=1.5)(loaded.study.root, path, best=rank <= explain.TOP and not span)
             elif panel.open:
                 _offer(loaded, document, span)
 
 
-def _wait(root: Path, path: Path, *, best: bool) -> None:
-    """Follow the running job until its answer is there. A whole run explains the best-ranked documents at its end."""
-    job = active_job(root)
-    if job is None or path.is_file():
-        st.rerun()
-    status = job.status()
-    comes = best or status.command[:1] == ("explain",)
-    then = "the answer appears here when it is done" if comes else "you can ask for an explanation after it"
-    note = f"{job_panel.progress_line(status)}; {then}."
-    st.progress(job_panel.share_done(status), text=note[:1].upper() + note[1:])
-
-
 def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:
-    if job_panel.refuse_recorded(loaded.study.root):
-        return
+    root = loaded.study.root
+    if job_panel.running_stage(root) == "explain" or job_panel.is_pending(root, "explain"):
+        job_panel.show_job(root, brief=True)
     st.write("Splits the score into the parts that add up to it, and finds documents with the nearest influence.")
     part = ["--document", document] + (["--start", str(span[0]), "--stop", str(span[1])] if span else [])
     offers = {f"Explain the top {explain.TOP}": ["--top", str(explain.TOP)]}
     offers["Explain these tokens" if span else "Explain this document"] = part
     with st.container(horizontal=True):
         for place, (title, arguments) in enumerate(offers.items()):
-            if st.button(title, icon=":material/play_arrow:", key=f"why_start_{place}"):
-                job_panel.start(loaded.study.root, ["explain", loaded.name, *arguments], scope="fragment")
+            command = ["explain", loaded.name, *arguments]
+            off, icon = job_panel.is_pending(root, *command), ":material/play_arrow:"
+            if st.button(title, icon=icon, key=f"why_start_{place}", disabled=off):
+                job_panel.start(root, command)
 
 
 def _show_answer(loaded: Loaded, store: DocumentStore, answer: dict) -> None:
     picked = None
+    if answer["start"] is None and store.kind == answer["kind"] and store.settings["kind"] == "influence":
+        _show_phrases(loaded, store, answer["document"])
     with st.grid(2, min_column_width=380):
         with st.container():
             _show_parts(store, answer)
@@ -75,6 +65,24 @@ def _show_answer(loaded: Loaded, store: DocumentStore, answer: dict) -> None:
     if picked is not None:
         reader.open_document(picked)
         st.rerun()
+
+
+def _show_phrases(loaded: Loaded, store: DocumentStore, document: str) -> None:
+    """The phrases above the threshold, which add up to the sum that the list shows."""
+    corpus, mask, index = loaded.corpus(), loaded.selection(store.settings["name"]).mask, store.find(document) or 0
+    here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
+    scores, taken = (np.asarray(array[here]) for array in (loaded.scores(store.kind), mask))
+    hits = (scores > store.settings["threshold"]) & corpus.valid_between(here.start, here.stop)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], hits, [0]]).astype(int))).reshape(-1, 2)
+    phrases = sorted(((float(scores[start:stop].sum()), start, stop) for start, stop in edges.tolist()), reverse=True)
+    total, rows = sum(value for value, *_ in phrases), []
+    for value, start, stop in phrases[:SHOWN]:
+        phrase = (np.arange(len(hits)) >= start) & (np.arange(len(hits)) < stop)
+        text = excerpt_around(corpus, index, marked=phrase, scores=scores, taken=taken)
+        rows.append({"key": str(start), "cells": [text, score(value), share(value, total)]})
+    st.write(f"Its sum of {score(total)} comes from {count_of(len(phrases), 'phrase')} above the threshold. Strongest:")
+    columns = [column("Phrase", "excerpt"), column("Adds"), column("Share of the sum")]
+    components.record_table(columns, rows, key="why_phrases", label="Phrases that add most", compact=True)
 
 
 def _show_parts(store: DocumentStore, answer: dict) -> None:

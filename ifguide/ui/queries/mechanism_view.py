@@ -7,41 +7,26 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from ifguide.config.names import BASE
-from ifguide.evaluation.mechanism_settings import MechanismSettings
 from ifguide.study.analysis import mechanism
-from ifguide.study.freshness import unit_state
-from ifguide.study.lineage import Unit
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.chart_style import CONFIG, DASHES, calm, error_bars, variant_markers
 from ifguide.ui.format import column, count_of, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
 
-LARGEST = 5
-"""Most models compared here; the command compares any number."""
 
-
-def show_mechanism(loaded: Loaded, busy: bool) -> None:
-    """The panel at the end of the Queries page; `busy`: a job is running, so nothing can be started."""
-    with st.expander("Inside the models: what suppression changed", key="mechanism"):
-        names = _measurable(loaded)
-        if len(names) < 2:
-            st.caption("Models can be compared layer by layer once the study has trained one against its selection.")
+def show_mechanism(loaded: Loaded) -> None:
+    """The panel at the end of the Queries page."""
+    with layout.guard(go_on=True):
+        names, recorded = mechanism.comparable_models(loaded.study), job_panel.refuse_recorded(loaded.study.root)
+        result = mechanism.read_layers(loaded.study, names) if len(names) > 1 else None
+        if not result and (recorded or len(names) < 2):
             return
-        with layout.guard(go_on=True):
-            choices = (MechanismSettings(models=names, search=search) for search in (True, False))
-            results = (mechanism.read_mechanism(loaded.study, settings) for settings in choices)
-            if result := next(filter(None, results), None):
+        with st.expander("Inside the models: what suppression changed", key="mechanism"):
+            if result:
                 _show(result)
-            if not (result and result["settings"]["search"]) and not job_panel.refuse_recorded(loaded.study.root):
-                _offer(loaded, names, bool(result), busy)
-
-
-def _measurable(loaded: Loaded) -> tuple[str, ...]:
-    """`base` and the trained models, as far as they are up to date."""
-    units = {BASE: Unit("model"), **{name: Unit("suppress", name) for name in loaded.study.suppressed_names()}}
-    fresh = [name for name, unit in units.items() if unit_state(loaded.study, unit).state == "fresh"]
-    return tuple(fresh[:LARGEST]) if BASE in fresh else ()
+            if not (result and result["settings"]["search"]) and not recorded:
+                _offer(loaded, names, bool(result))
 
 
 def _show(result: dict) -> None:
@@ -92,9 +77,9 @@ def _show_prefixes(result: dict) -> None:
     components.record_table(columns, rows, key="prefixes", label="Prefixes")
 
 
-def _offer(loaded: Loaded, names: tuple[str, ...], measured: bool, busy: bool) -> None:
-    if busy:
-        st.caption("A job is running. You can compare the layers once it is done.")
+def _offer(loaded: Loaded, names: tuple[str, ...], measured: bool) -> None:
+    if job_panel.is_pending(loaded.study.root, "mechanism"):
+        st.caption("The layers are being compared; the result appears here.")
         return
     models = [part for name in names for part in ("--model", name)]
     if not measured:

@@ -74,7 +74,6 @@ def show_query(loaded: Loaded, kind: str, chosen: int, effects: dict | None) -> 
         return
     st.subheader(f"{KINDS[kind]} query {count(chosen + 1)}", anchor=False)
     if not effects:
-        st.caption("Its effect on the direction and on the documents is not computed yet; see below.")
         return
     along, without = effects[kind]["along"][chosen], effects[kind]["without"][chosen]
     change = "the only one of its set" if without is None else f"cosine; a change of {number(1 - without, 5)}"
@@ -96,18 +95,18 @@ def show_query(loaded: Loaded, kind: str, chosen: int, effects: dict | None) -> 
         layout.open_document(loaded, picked)
 
 
-def offer_job(loaded: Loaded, busy: bool) -> None:
+def offer_job(loaded: Loaded) -> None:
+    if job_panel.refuse_recorded(loaded.study.root):
+        return
     if any(stage_state(loaded.study, stage).state == "missing" for stage in ("direction", "scores", "selection")):
         st.caption("Each query's effect can be computed once the study has scores and a selection.")
         return
-    if busy:
+    if job_panel.is_pending(loaded.study.root, "explain", loaded.name):
         return
     st.write(
         "For every query: how closely it agrees with the direction, how the direction changes without it, and the"
         " documents whose scores it raises most."
     )
-    if job_panel.refuse_recorded(loaded.study.root):
-        return
     queries = sum(len(loaded.queries(kind)) for kind in KINDS)
     st.caption(
         f"One gradient for each query and checkpoint: {count_of(queries, 'query', 'queries')},"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ifguide.config.names import BASE
 from ifguide.data import words
 from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.outcomes import Outcomes, compare_with_first
@@ -19,6 +20,7 @@ from ifguide.study.reading import Study
 from ifguide.study.stage_table import STAGES
 from ifguide.study.stages.document_table import scale_top
 from ifguide.ui.format import count, count_of
+from ifguide.ui.veil import hide_words, marked_words
 
 COUNT_WORDS_UP_TO = 5_000_000
 """Words of a corpus with more tokens are not counted."""
@@ -53,6 +55,8 @@ class ShownDocument:
     """float32 (n,)."""
     selected: np.ndarray
     """bool (n,)."""
+    hidden: np.ndarray
+    """bool (n,): offensive."""
     cut: tuple[bool, bool]
     """Whether text is left out before and after."""
 
@@ -104,7 +108,7 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
     heldout = {name: study.heldout_losses(name) for name in names}
     compared = compare_variants(samples, base=names[0], heldout=heldout)
     chosen = study.selection(selection)
-    documents, top = _documents(study, chosen)
+    documents, top = _documents(study, chosen, marked_words(samples[BASE]) if BASE in samples else frozenset())
     return ReportFacts(
         study=study,
         metrics={name: study.metrics(name) or {} for name in names},
@@ -136,7 +140,7 @@ def _words(study: Study, chosen: Selection) -> list[words.WordCount]:
     return words.rank_words(words.count_selected_words(corpus, chosen.mask), words.count_words(corpus.column("text")))
 
 
-def _documents(study: Study, chosen: Selection) -> tuple[list[ShownDocument], float]:
+def _documents(study: Study, chosen: Selection, toxic_words: frozenset[str]) -> tuple[list[ShownDocument], float]:
     """The best-ranked documents around their strongest tokens, and the score at which the colour is strongest."""
     corpus, kind = study.corpus(), chosen.settings.get("attribution") or study.config.selection.attribution
     if not study.has_scores(kind):
@@ -155,6 +159,7 @@ def _documents(study: Study, chosen: Selection) -> tuple[list[ShownDocument], fl
         centre = int(np.argmax(np.where(mask, values, -np.inf)))
         start = max(0, min(centre - DOCUMENT_TOKENS // 2, len(pieces) - DOCUMENT_TOKENS))
         part = slice(start, min(len(pieces), start + DOCUMENT_TOKENS))
+        known = mask if corpus.in_span is None else mask | np.asarray(corpus.in_span[here])
         shown.append(
             ShownDocument(
                 title=f"{rank}. {document.id}",
@@ -162,6 +167,7 @@ def _documents(study: Study, chosen: Selection) -> tuple[list[ShownDocument], fl
                 pieces=pieces[part],
                 scores=values[part],
                 selected=mask[part],
+                hidden=hide_words("".join(pieces), np.cumsum([*map(len, pieces)]), known, toxic_words)[part],
                 cut=(part.start > 0, part.stop < len(pieces)),
             )
         )

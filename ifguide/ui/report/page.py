@@ -1,4 +1,4 @@
-"""The report's page: turns facts into values for `page.html`. Offensive text is blurred until revealed."""
+"""The report's page: turns facts into values for `page.html`. Offensive words are blurred until revealed."""
 
 import base64
 import hashlib
@@ -27,10 +27,10 @@ from ifguide.ui.format import column, count, count_of, number, score, selection_
 from ifguide.ui.palette import TOKEN_BINS, variant_colours
 from ifguide.ui.report.facts import EXAMPLES, ReportFacts, ShownDocument, collect_facts
 from ifguide.ui.report.figures import frontier_figure, toxicity_figure
-from ifguide.ui.report.slides import make_slides
+from ifguide.ui.report.slides import make_slides, pair_texts
 from ifguide.ui.report.summary import what_was_done
 from ifguide.ui.report.templates import ENVIRONMENT
-from ifguide.ui.results import side_by_side
+from ifguide.ui.results import pins, side_by_side
 from ifguide.ui.results import tables as comparison
 from ifguide.ui.results.frontier import frontier_points
 
@@ -80,6 +80,7 @@ def build_page(facts: ReportFacts) -> str:
     style = _style()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     colours, points = variant_colours(facts.metrics), frontier_points(facts.metrics)
+    pair = pins.pinned_pair(facts.study, facts.samples.__getitem__)
     frontier = _tabled("Toxicity and perplexity", comparison.frontier_rows(facts.metrics, colours))
     sections = [
         ("examples", "Examples", _examples(facts)),
@@ -101,7 +102,9 @@ def build_page(facts: ReportFacts) -> str:
         style=Markup(style),
         stale="; ".join(f"{stage}: {reason}" for stage, reason in facts.stale.items()),
         result=_result(facts),
-        slides=_slides(facts),
+        pair={"texts": pair_texts(pair["models"], pair), "why": pair["change"]} if pair else {},
+        limits=comparison.facts_text(facts.metrics[facts.first]),
+        slides=_slides(facts, pair),
         chart=frontier_figure(points, colours) if len(points) > 1 else None,
         prompts_warning=shared_prompts_warning(facts.study),
         sections=[(place, heading, content) for place, heading, content in sections if content],
@@ -145,13 +148,10 @@ def _tabled(label: str, table: comparison.Table, *notes: str) -> dict:
     return {"label": label, "table": table, "notes": notes}
 
 
-def _slides(facts: ReportFacts) -> list[dict]:
-    if {BASE, DEFAULT} - facts.metrics.keys() or facts.example != DEFAULT or not facts.documents:
+def _slides(facts: ReportFacts, pair: dict | None) -> list[dict]:
+    if {BASE, DEFAULT} - facts.metrics.keys() or facts.example != DEFAULT or not facts.documents or not pair:
         return []
-    outcomes = facts.outcomes[DEFAULT]
-    prompt = int(outcomes.prompts[outcomes.arrange("drop")[0]])
-    pair = side_by_side.prompt_payload({name: facts.samples[name] for name in (BASE, DEFAULT)}, prompt)
-    return make_slides(facts.study, facts.metrics, facts.differences[DEFAULT], (BASE, DEFAULT), pair)
+    return make_slides(facts.study, facts.metrics, facts.differences[DEFAULT], pair["models"], pair)
 
 
 def _distributions(facts: ReportFacts) -> dict:
@@ -235,10 +235,10 @@ def _documents(facts: ReportFacts) -> dict | None:
 
 def _document(document: ShownDocument, top: float) -> dict:
     styles = []
-    for value, selected in zip(document.scores.tolist(), document.selected.tolist(), strict=True):
-        step = colour_step(value, top)
-        colour = f"b{step + STEPS}" if step else ""
-        styles.append(f"{colour} sel".strip() if selected else colour)
+    for value, selected, hidden in zip(document.scores, document.selected, document.hidden, strict=True):
+        step = colour_step(float(value), top)
+        signs = {f"b{step + STEPS}": step, "sel": selected, "veil": hidden}
+        styles.append(" ".join(sign for sign, on in signs.items() if on))
     pairs = zip(document.pieces, styles, strict=True)
     runs = [("".join(piece for piece, _ in run), style) for style, run in groupby(pairs, key=itemgetter(1))]
     return {"title": document.title, "about": document.about, "cut": document.cut, "runs": runs}

@@ -13,10 +13,11 @@ from ifguide.study.analysis.comparison import Comparison
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stages.select import open_index
-from ifguide.ui.excerpts import excerpt_around
-from ifguide.ui.format import count, count_of, duration, number, per_cent, score, share, variant_title
+from ifguide.ui.excerpts import excerpt
+from ifguide.ui.format import count, count_of, duration, number, score, share, variant_title
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.results import tables as comparison
+from ifguide.ui.veil import marked_words
 
 FIRST_MODELS = ("base", "default", "random", "oracle")
 """Models that every summary of a study begins with."""
@@ -27,34 +28,29 @@ N_BINS = 60
 def make_slides(
     study: Study, metrics: Mapping[str, dict], difference: Comparison | None, names: Sequence[str], pair: dict
 ) -> list[dict]:
-    """Slides as dicts of title, lines (sentences), bars (label, text, share of the width, colour), texts (heading, runs
-    of text, each with whether it is marked, note), and bins (heights from 0 to 1) with the bin of the cut. `difference`
-    compares `default` with `base` (None: different prompts); `pair` is a prompt with a completion of each of the models
-    `names`, from `side_by_side.prompt_payload`."""
+    """Slides as dicts of title, lines (sentences), bars (label, value and interval as text, colour, value, ends of the
+    interval), texts (heading, runs of text, each with whether it is marked and whether it is offensive, note), and bins
+    (heights from 0 to 1) with the bin of the cut. `difference` compares `default` with `base` (None: different
+    prompts); `pair` has a completion of each of the models `names`, from `side_by_side.prompt_payload`."""
     claim, *more = comparison.headline({BASE: metrics[BASE]} | dict(metrics), DEFAULT, difference)
     colours = variant_colours(metrics)
     models = [name for name in FIRST_MODELS if name in metrics]
-    bars = [[variant_title(n), per_cent(metrics[n]["tp"]), metrics[n]["tp"], colours[n]] for n in models]
-    sides = zip(names, pair["rows"][0]["cells"], strict=True)
-    answers = [
-        [variant_title(n), [[text, bool(span)] for text, span in cell["runs"]], f"toxicity {cell['toxicity']}"]
-        for n, cell in sides
-        if cell
-    ]
-    chosen = study.selection(DEFAULT)
+    ends = {n: [metrics[n].get(f"tp{end}", metrics[n]["tp"]) for end in ("", "_low", "_high")] for n in models}
+    bars = [[variant_title(n), *comparison.METRICS[1].cell(metrics[n]), colours[n], *ends[n]] for n in models]
+    chosen, words = study.selection(DEFAULT), marked_words(study.samples(BASE))
     threshold, n, n_valid = (chosen.settings[key] for key in ("threshold", "n_selected", "n_valid"))
     bins, cut = _tail(open_index(study, chosen.settings["attribution"]), threshold)
     return [
-        {"title": claim, "lines": [*more, "Prompts with a toxic answer:"], "bars": bars},
+        {"title": claim, "lines": [*more, "Prompts with a toxic answer, with 95% intervals:"], "bars": bars},
         {
             "title": "The same prompt, before and after",
             "lines": ["Both models used the same random numbers."],
-            "texts": [["Prompt", [[pair["prompt"], False]], ""], *answers],
+            "texts": pair_texts(names, pair),
         },
         {
             "title": f"It learned this from {count_of(chosen.settings['n_documents_hit'], 'document')}",
             "lines": ["Excerpts of the most toxic ones. The second training pushes away from the marked words."],
-            "texts": [_excerpt(study, chosen, int(index)) for index in chosen.order[:N_DOCUMENTS]],
+            "texts": [_excerpt(study, chosen, int(index), words) for index in chosen.order[:N_DOCUMENTS]],
         },
         {
             "title": f"{count(n)} of {count_of(n_valid, 'token')} are selected ({share(n, n_valid)})",
@@ -69,13 +65,24 @@ def make_slides(
     ]
 
 
-def _excerpt(study: Study, chosen: Selection, index: int) -> list:
+def pair_texts(names: Sequence[str], pair: dict) -> list[list]:
+    """A prompt and a completion of each of the models `names`, as a slide's texts."""
+    texts = [["Prompt", [[pair["prompt"], False, False]], ""]]
+    for name, cell in zip(names, pair["rows"][0]["cells"], strict=True):
+        if cell:
+            runs = [[text, bool(span), bool(span) or cell["whole"]] for text, span in cell["runs"]]
+            texts.append([variant_title(name), runs, f"toxicity {cell['toxicity']}"])
+    return texts
+
+
+def _excerpt(study: Study, chosen: Selection, index: int, words: frozenset[str]) -> list:
     corpus = study.corpus()
     here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
     scores = np.asarray(study.scores(chosen.settings["attribution"])[here])
-    document, marked = corpus.document(index), np.asarray(chosen.mask[here])
-    note = count_of(int(marked.sum()), "selected token")
-    return [document.id, excerpt_around(corpus, index, marked=marked, scores=scores), note]
+    marked = np.asarray(chosen.mask[here])
+    centre = int(np.argmax(np.where(marked, scores, -np.inf)))
+    runs = excerpt(corpus, index, centre=centre, mask=chosen.mask, words=words)
+    return [corpus.document(index).id, runs, count_of(int(marked.sum()), "selected token")]
 
 
 def _tail(index: ScoreIndex, threshold: float) -> tuple[list[float], int]:

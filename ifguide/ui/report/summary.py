@@ -25,12 +25,16 @@ def what_was_done(study: Study, built: set[str], selection: str = DEFAULT) -> li
     ]
     if {"queries", "model", "scores"} <= built:
         toxic, safe = (count(len(study.queries(kind))) for kind in ("toxic", "safe"))
-        sentences.append(
-            f"{toxic} toxic and {safe} safe examples define what is toxic and what is safe. The difference between"
-            f" their gradients, divided by the curvature ({config.factors.strategy}, damping"
+        direction = (
+            f"The difference between their gradients, divided by the curvature ({config.factors.strategy}, damping"
             f" {config.direction.damping:g}), is a direction in the model's weights. A token's score says how far"
-            " training on it moves the model in that direction; it is measured at"
-            f" {count_of(len(study.checkpoint_names()), 'checkpoint')}.{_together(config.scores)}"
+            " training on it moves the model in that direction"
+        )
+        if not (config.scores.own_loss or config.scores.position):
+            direction = "A token's score says how much closer the model's state at it is to its states at toxic tokens"
+        sentences.append(
+            f"{toxic} toxic and {safe} safe examples define what is toxic and what is safe. {direction}; it is measured"
+            f" at {count_of(len(study.checkpoint_names()), 'checkpoint')}.{_together(config.scores)}"
         )
     if selection in study.selection_names():
         chosen, above = study.selection(selection).settings, "by their kind"
@@ -43,8 +47,8 @@ def what_was_done(study: Study, built: set[str], selection: str = DEFAULT) -> li
         )
     if study.suppressed_names():
         sentences.append(
-            f"The model was trained again from the same start; {_treatment(config.suppress)} Models trained against"
-            " other selections, or in other ways, are shown beside it."
+            f"{_treatment(config.suppress)} Models made against other selections, or in other ways, are shown beside"
+            " it."
         )
     if measured := study.evaluation_names():
         values = study.metrics(measured[0]) or {}
@@ -70,11 +74,13 @@ def _together(config: ScoresConfig) -> str:
 
 def _treatment(config: SuppressConfig) -> str:
     weight = f"{config.penalty:g}"
+    trained = "The model was trained again from the same start;"
     sentence = {
-        "penalise": f"the cross-entropy of a selected token had the weight −{weight}, that of every other token 1.",
-        "unlikelihood": f"the unlikelihood loss of a selected token had the weight {weight}.",
-        "mask": "a selected token had no loss.",
-        "drop": "documents with a selected token had no loss.",
+        "penalise": f"{trained} the cross-entropy of a selected token had the weight −{weight}, that of every other 1.",
+        "unlikelihood": f"{trained} the unlikelihood loss of a selected token had the weight {weight}.",
+        "mask": f"{trained} a selected token had no loss.",
+        "drop": f"{trained} documents with a selected token had no loss.",
+        "edit": "The model was not trained again: one change of its weights takes back what the selected tokens add.",
     }[config.method]
     if config.max_penalty and config.method == "penalise":
         sentence += f" The penalty on a token stops growing at a cross-entropy of {config.max_penalty:g}."

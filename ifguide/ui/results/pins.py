@@ -1,14 +1,16 @@
-"""The pair of completions that the Overview shows: the one that a reader pinned, or the largest drop in toxicity."""
+"""The pair of completions that the Overview and the report show: the one that a reader pinned, or the largest drop in
+toxicity. No streamlit here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-import streamlit as st
+import pandas as pd
 
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.errors import StaleError
 from ifguide.storage import artifacts
-from ifguide.ui.loaders import Loaded
+from ifguide.study.reading import Study
 from ifguide.ui.results.side_by_side import prompt_payload
 
 FILE = "pinned.json"
@@ -21,57 +23,53 @@ def usual_models(names: Sequence[str]) -> list[str]:
     return [first, DEFAULT if DEFAULT in names and first != DEFAULT else next(n for n in names if n != first)]
 
 
-def pinned_pair(loaded: Loaded) -> dict | None:
+def pinned_pair(study: Study, samples: Callable[[str], pd.DataFrame]) -> dict | None:
     """The pinned pair, or else the non-empty pair of the two usual models with the largest drop in toxicity; None with
     fewer than two measured models, or without a shared prompt. It is `side_by_side.prompt_payload` with one row, and
-    has the two `models`; `change` says why it is shown."""
-    names = loaded.study.evaluation_names()
+    has the two `models` and the prompt's `index`; `change` says why it is shown."""
+    names = study.evaluation_names()
     if len(names) < 2:
         return None
-    models, place = read_pin(loaded)
+    models, place = read_pin(study, samples)
     pinned = place is not None
     if place is None:
         models = usual_models(names)
-        place = _largest_drop(loaded.key, models, loaded)
+        place = _largest_drop([samples(name) for name in models])
     if place is None:
         return None
-    pair = prompt_payload({name: loaded.samples(name) for name in models}, place[0])
+    pair = prompt_payload({name: samples(name) for name in models}, place[0])
     rows = [row for row in pair["rows"] if row["sample"] == place[1]]
     why = "pinned on the Compare page" if pinned else "the largest drop in toxicity"
-    return pair | {"rows": rows, "models": models, "results": ["", ""], "change": why}
+    return pair | {"index": place[0], "rows": rows, "models": models, "results": ["", ""], "change": why}
 
 
-def pin_pair(loaded: Loaded, models: Sequence[str], prompt_index: int, sample: int) -> None:
-    frame = loaded.samples(models[0])
-    prompt = frame[frame["prompt_index"] == prompt_index]["prompt"].iloc[0]
-    artifacts.write_json(loaded.study.root / FILE, {"models": list(models), "prompt": prompt, "sample": sample})
+def pin_pair(root: Path, models: Sequence[str], prompt: str, sample: int) -> None:
+    artifacts.write_json(root / FILE, {"models": list(models), "prompt": prompt, "sample": sample})
 
 
-def unpin(loaded: Loaded) -> None:
-    (loaded.study.root / FILE).unlink(missing_ok=True)
+def unpin(root: Path) -> None:
+    (root / FILE).unlink(missing_ok=True)
 
 
-def read_pin(loaded: Loaded) -> tuple[list[str], tuple[int, int] | None]:
+def read_pin(study: Study, samples: Callable[[str], pd.DataFrame]) -> tuple[list[str], tuple[int, int] | None]:
     """The pinned models, and their pair as (prompt, sample); None without one that both models have."""
-    names = loaded.study.evaluation_names()
+    names = study.evaluation_names()
     try:
-        pin: Any = artifacts.read_json(loaded.study.root / FILE)
+        pin: Any = artifacts.read_json(study.root / FILE)
         first, second = models = [name for name in pin["models"] if name in names]
         prompt, sample = pin["prompt"], pin["sample"]
     except (StaleError, TypeError, KeyError, ValueError):  # no pin, other models, or a damaged file
         return [], None
     if not isinstance(prompt, str) or not isinstance(sample, int):
         return [], None
-    frames = (loaded.samples(name) for name in (first, second))
+    frames = (samples(name) for name in (first, second))
     rows = [frame[(frame["sample_index"] == sample) & (frame["prompt"] == prompt)] for frame in frames]
     return models, (int(rows[0]["prompt_index"].iloc[0]), sample) if all(map(len, rows)) else None
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
-def _largest_drop(key: tuple, models: Sequence[str], _loaded: Loaded) -> tuple[int, int] | None:
-    """(prompt, sample) of the largest drop; `key` is the cache key."""
-    columns = ["prompt_index", "sample_index", "toxicity", "completion"]
-    sides = (_loaded.samples(name)[columns] for name in models)
-    first, second = (side[side["completion"].str.strip() != ""].set_index(columns[:2])["toxicity"] for side in sides)
+def _largest_drop(frames: Sequence[pd.DataFrame]) -> tuple[int, int] | None:
+    """(prompt, sample) of the largest drop between two models."""
+    written = (frame[frame["completion"].str.strip() != ""] for frame in frames)
+    first, second = (frame.set_index(["prompt_index", "sample_index"])["toxicity"] for frame in written)
     drop = (first - second).dropna()
     return tuple(map(int, drop.idxmax())) if len(drop) else None  # type: ignore[return-value]

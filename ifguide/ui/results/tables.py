@@ -172,7 +172,7 @@ def facts_text(facts: dict) -> str:
     perplexity = f" Perplexity on {count_of(heldout, 'held-out token')}." if heldout else ""
     return (
         f"{count_of(facts['n_samples'], 'completion')} of {count_of(facts['max_new_tokens'], 'token')} for each of"
-        f" {count_of(facts['n_prompts'], 'prompt')}, rated by {facts['scorer']}. Small numbers are {INTERVALS}"
+        f" {count_of(facts['n_prompts'], 'prompt')}, rated by {facts['scorer']}. Small numbers and bars are {INTERVALS}"
         f"{perplexity}"
     )
 

@@ -8,17 +8,20 @@ function element(tag, className, ...inside) {
 
 function runsOf(runs, veil) {
   const text = element("p", "runs" + (veil === "all" ? " veil" : ""));
-  for (const [piece, marked] of runs) text.append(marked ? element("mark", veil === "words" ? "veil" : "", piece) : piece);
+  for (const [piece, marked, offensive] of runs) {
+    text.append(marked || offensive ? element(marked ? "mark" : "span", veil === "words" && offensive ? "veil" : "", piece) : piece);
+  }
   return text;
 }
 
 function draw(slide, veil) {
   const parts = [element("h2", "", slide.title), ...(slide.lines ?? []).map((line) => element("p", "line", line))];
-  if (slide.bars) parts.push(element("div", "bars", ...slide.bars.map(([label, text, part, colour]) => {
-    const bar = element("i", "");
+  if (slide.bars) parts.push(element("div", "bars", ...slide.bars.map(([label, text, interval, colour, part, low, high]) => {
+    const bar = element("i", ""), ends = element("u", "");
     bar.style.width = `${part * 100}%`;
     bar.style.background = colour;
-    return element("div", "", element("span", "", label), element("span", "track", bar), element("b", "", text));
+    Object.assign(ends.style, { left: `${low * 100}%`, width: `${(high - low) * 100}%` });
+    return element("div", "", element("span", "", label), element("span", "track", bar, ends), element("b", "", text, element("small", "", interval)));
   })));
   if (slide.bins) parts.push(element("div", "bins", ...slide.bins.map((height, i) => {
     const bin = element("i", i >= slide.cut ? "in" : "");
@@ -48,6 +51,7 @@ export default function (component) {
   const show = (next) => {
     at = Math.max(0, Math.min(data.slides.length - 1, next));
     place.textContent = `${at + 1} / ${data.slides.length}`;
+    history.replaceState(history.state, "", `#slide-${at + 1}`); // each slide has an address
     stage.replaceChildren(...draw(data.slides[at], veil));
     reveal.textContent = veil ? "Show the text" : "Hide the text";
   };
@@ -60,7 +64,11 @@ export default function (component) {
     event.preventDefault();
     show(at + step);
   };
-  const start = button("Show me", () => { veil = data.veil; show(0); dialog.showModal(); });
+  dialog.onclose = () => history.replaceState(history.state, "", location.pathname + location.search);
+  const open = (number) => { veil = data.veil; show(number); dialog.showModal(); };
+  const start = button("Show me", () => open(0));
   start.className = "start";
   root.replaceChildren(start, dialog);
+  const linked = /^#slide-(\d+)$/.exec(location.hash);
+  if (linked) open(Number(linked[1]) - 1);
 }

@@ -86,6 +86,7 @@ class Reader extends ReaderFrame {
     const pending = this.state.events.length > 0;
     takeDocuments(data, pending);
     this.view = view;
+    if (view.reviewer === null && (view.reviewer = keptName()) !== null) this.say({ reviewer: view.reviewer });
     if (fresh) {
       this.lines.clear();
       Object.assign(this.state, { order: view.order, at: view.at, range: view.range });
@@ -132,15 +133,15 @@ class Reader extends ReaderFrame {
       const other = name === "hit_sum" && view.figure !== "Sum" && !usual; // the number that the list is sorted by
       const sort = other ? view.sort : name, arrow = sort === view.sort ? (view.descending ? " ↓" : " ↑") : "";
       const head = button(`${other ? view.figure : text}${arrow}`, `headcell ${name}`, () => this.sortBy(sort), other ? view.figure : note);
+      if (name === "rank") head.title = this.rankNote();
       head.setAttribute("aria-label", `Sort by ${(other ? view.figure : note).toLowerCase()}`);
       return head;
     }));
     const [done, all] = view.reviewed;
-    this.reviewed.textContent = `reviewed ${whole(done)} / ${whole(all)}`;
+    this.reviewed.textContent = `${view.queue ? "settled" : "reviewed"} ${whole(done)} / ${whole(all)}`;
     Object.assign(this.progress, { value: done, max: Math.max(all, 1) });
     this.who.textContent = view.reviewer ? view.reviewer : "Your name…";
     this.who.title = "Who is reviewing";
-    this.judge(!view.readOnly);
     this.kinds.replaceChildren(...view.viewer.layers.map((layer) => {
       const button = element("button", "kind" + (layer.name === this.viewer.colour ? " on" : ""), layer.title);
       button.title = layer.note;
@@ -155,6 +156,8 @@ class Reader extends ReaderFrame {
       return button;
     }));
   }
+
+  rankNote() { return `Rank by ${this.view.viewer.selection}: the number of tokens above the threshold and the sum of their scores, both together. 1 is the most toxic.`; }
 
   pageStart() { return Math.floor(this.state.at / this.view.pageSize) * this.view.pageSize; }
 
@@ -264,6 +267,7 @@ class Reader extends ReaderFrame {
     this.title.title = doc.id;
     // Each in a bdi, so that a name that changes the writing direction changes only its own.
     this.facts.replaceChildren(...doc.facts.flatMap((fact, i) => [i ? " · " : "", element("bdi", "", fact)]));
+    this.facts.title = this.rankNote();
     const changed = this.viewer.doc?.key !== doc.key;
     this.viewer.setDocument(doc);
     if (range) this.viewer.goTo(...range);
@@ -347,7 +351,7 @@ class Reader extends ReaderFrame {
 
   decide(verdict, moves = advances) {
     const doc = this.viewer.doc;
-    if (!doc || this.view.readOnly) return;
+    if (!doc) return;
     if (this.view.reviewer === null) { this.askName(() => this.decide(verdict, moves)); return; }
     const range = this.viewer.range;
     const line = this.lines.get(this.state.at);
@@ -370,17 +374,17 @@ class Reader extends ReaderFrame {
     if (moves && !range && verdict !== "none") this.advance();
   }
 
-  // Go to the next document without a verdict: on this page of the list, or else the one that the server names.
+  // Go to the next document without a verdict, or in the queue of disagreements to the next: on this page of the list, or else the
+  // one that the server names.
   advance() {
     const end = Math.min(this.view.total, this.pageStart() + this.view.pageSize);
     for (let place = this.state.at + 1; place < end; place++) {
-      if (!this.lines.get(place)?.verdict) { this.go(place); return; }
+      if (this.view.queue || !this.lines.get(place)?.verdict) { this.go(place); return; }
     }
     if (this.view.open !== null) this.go(this.view.open);
   }
 
   undo() {
-    if (this.view.readOnly) return;
     this.event({ kind: "undo" });
     const place = this.trail.pop();
     if (place !== undefined) this.go(place);

@@ -10,6 +10,14 @@ const HELP = [
 const COLUMNS = [["rank", "#", "Rank"], ["id", "Document", "Name"], ["selected", "Tokens", "Selected tokens"], ["hit_sum", "Sum", "Sum of the scores above the threshold"]];
 let advances = true; // after a verdict, to the next document without one
 
+// The reviewer's name, kept in this browser; null if nobody was asked yet.
+function keptName(name) {
+  try {
+    if (name !== undefined) localStorage.setItem("ifguide.reviewer", name);
+    return localStorage.getItem("ifguide.reviewer");
+  } catch { return null; } // storage is off: the name lasts as long as the page
+}
+
 function button(text, className, act, title = "") {
   const made = element("button", className, text);
   made.onclick = act;
@@ -93,8 +101,6 @@ class ReaderFrame {
     const help = button("?", "quiet icon", () => this.showHelp(), "Keys");
     this.actions.prepend(this.aim);
     this.actions.append(button("Undo", "quiet", () => this.undo(), "z"));
-    const judging = [this.review, this.all, this.note, ...this.actions.children];
-    this.judge = (on) => judging.forEach((part) => { part.hidden = !on; });
     this.actions.append(help);
     const head = element("div", "head"), about = element("div", "about");
     about.append(this.title, this.facts);
@@ -168,17 +174,20 @@ class ReaderFrame {
     const save = (text) => {
       this.dialog.close();
       this.view.reviewer = text;
+      keptName(text);
       this.say({ reviewer: text });
       then?.();
     };
+    const opened = performance.now();
     name.onkeydown = (event) => {
+      if (!name.value && event.timeStamp - opened < 800 && "tfujk".includes(event.key)) event.preventDefault(); // meant as a verdict
       if (event.key !== "Enter") return;
       event.preventDefault(); // it would press the button that has the focus then
       save(name.value.trim());
     };
     const row = element("div", "bar");
     row.append(button("Save", "quiet", () => save(name.value.trim())), button("Without a name", "quiet", () => save("")));
-    const why = "Your name is kept with your verdicts in the study's folder, so that two reviewers can be compared. You then see your own verdicts, not theirs.";
+    const why = "Your name is kept in this browser, and with your verdicts in the study's folder, so that reviewers can be compared. You see the verdicts of others once you have judged.";
     this.ask("Who is reviewing?", element("p", "soft", why), name, row);
   }
 

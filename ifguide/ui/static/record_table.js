@@ -35,7 +35,8 @@ function fillCell(cell, column, value, veil) {
     cell.append(bar);
   } else if (column.kind === "excerpt") {
     cell.className = column.narrow ? "" : "long";
-    const hidden = veil === "all" || (veil && column.unread);
+    if (veil && column.own) veil = "words";
+    const hidden = veil === "all";
     const excerpt = element("span", "excerpt" + (hidden ? " veil" : ""));
     if (hidden) excerpt.setAttribute("aria-hidden", "true");
     for (const [text, mark] of value) {

@@ -111,6 +111,7 @@ function makeBoard(root) {
   // ---- numbers ----
   const takeAbove = (above) => {
     if (above > board.preview.lowest) complain(`At most ${plural(board.preview.lowest, "token")} can be above the threshold.`);
+    if (above < 1) complain("That is less than one token: one stays above the threshold.");
     move({ above: clampAbove(above) });
     send({ above: board.shown.above });
   };

@@ -5,17 +5,15 @@ from pathlib import Path
 import streamlit as st
 
 from ifguide.errors import IFGuideError
-from ifguide.runtime.jobs import Job, active_job, latest_job
+from ifguide.runtime.jobs import latest_job
 from ifguide.study.folder import cache_dir
 from ifguide.study.planning.plan import size
 from ifguide.study.shelf import delete_study, duplicate_study, measure, rename_study
-from ifguide.ui import frame, layout
+from ifguide.ui import frame, job_panel, layout
 from ifguide.ui.format import ago, plain, sentence
-from ifguide.ui.job_panel import progress_line, share_done
 from ifguide.ui.loaders import load_study
 from ifguide.ui.results.tables import headline
 
-BROKEN = ("Cannot be opened", ":material/error:")
 ACTIONS = {
     "Duplicate": ("The copy gets the settings and inputs, not the results; run it to get its own.", duplicate_study),
     "Rename": ("Links with the old name will no longer find it.", rename_study),
@@ -26,49 +24,41 @@ ACTIONS = {
 
 def show_card(name: str) -> None:
     root = cache_dir() / name
-    state, result, about, n_bytes, changed = _describe(root)
-    job = active_job(root)
+    state = frame.state_of(name)
+    result, about, n_bytes, changed = _describe(root, state)
     with st.container(border=True, key=f"study_{name}", gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown(f"**{plain(name)}**", width="content")
-            st.caption("{1} {0}".format(*frame.STATES["running"] if job else state), width="content")
+            st.caption("{1} {0}".format(*frame.STATES[state]), width="content")
             st.space("stretch")
             st.caption(f"{size(n_bytes)} · changed {ago(changed)}", width="content")
-            if st.button("Open", key=f"open_{name}", disabled=state == BROKEN):
+            if st.button("Open", key=f"open_{name}", disabled=state == "broken"):
                 layout.open_study(name)
             key, icon = f"menu_{name}", ":material/more_vert:"
             if action := st.menu_button("More", [*ACTIONS], key=key, icon=icon, type="tertiary"):
                 st.dialog(f"{action} {plain(name)}")(_ask)(name, action)
-        if job:
-            st.fragment(_follow, run_every=2.0)(job)
+        job_panel.show_job(root, brief=True)
         if result:
             st.markdown(result)
         if about:
             st.caption(about)
 
 
-def _follow(job: Job) -> None:
-    status = job.status()
-    if not status.running:
-        st.rerun()
-    st.progress(share_done(status), text=progress_line(status).capitalize())
-
-
 @st.cache_data(ttl=20, max_entries=256, show_spinner=False)
-def _describe(root: Path) -> tuple[tuple[str, str], str, str, int, float]:
-    """The state with its icon, the result in a sentence, a description or an error, the size, and the last change."""
+def _describe(root: Path, state: str) -> tuple[str, str, int, float]:
+    """The result in a sentence, a description or an error, the size, and the last change, of a study in a state."""
     try:
         loaded = load_study(root.name)
         study = loaded.study
         metrics, result = loaded.metrics(study.evaluation_names()), ""
         if {"base", "default"} <= metrics.keys():
             result = headline({"base": metrics["base"]} | metrics, "default", None)[0]
-        state, about = frame.STATES[frame.state_at_rest(root.name, loaded)], plain(study.config.description)
+        about = plain(study.config.description)
         if (last := latest_job(root)) and (problem := last.status().error):
             about = f"The last job stopped with an error: {sentence(problem)}"
     except IFGuideError as error:
-        state, result, about = BROKEN, "", sentence(str(error))
-    return state, plain(result), about, *measure(root)
+        result, about = "", sentence(str(error))
+    return plain(result), about, *measure(root)
 
 
 def _ask(name: str, action: str) -> None:

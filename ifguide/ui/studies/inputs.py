@@ -21,10 +21,10 @@ from ifguide.study.folder import StudyFolder
 from ifguide.study.shelf import INPUTS
 from ifguide.ui import components, job_panel
 from ifguide.ui.format import column, plain, sentence
+from ifguide.ui.veil import mark_offensive
 
 COLUMNS_MOST = 8
-_QUOTED = re.compile(r"""\b(completion|prompt|got) (['"]).*?\2(?=[ ,;(]|$)""")
-"""Where an error quotes a text."""
+_QUOTED = re.compile(r"""(['"]).*?\1(?=[ ,;(]|$)""")
 _ENDINGS = [ending.removeprefix(".") for ending in (*FORMATS, *PACKED)]
 
 
@@ -94,10 +94,14 @@ def ask_source(
 
 
 def show_problem(text: str) -> None:
-    """An error, if there is one, without the texts it quotes while text is hidden."""
+    """An error, if there is one, without the offensive words of the texts it quotes, unless text is shown."""
     if text:
-        shown = _QUOTED.sub(r"\1 ‹hidden text›", text) if components.veiled() else text
+        shown = _QUOTED.sub(_hide_words, text) if components.veiled() else text
         st.error(sentence(shown), icon=":material/error:")
+
+
+def _hide_words(quoted: re.Match[str]) -> str:
+    return "".join("‹hidden word›" if mark else run for run, mark in mark_offensive(quoted[0]))
 
 
 def problem_of(given: list[str]) -> str:
@@ -134,7 +138,7 @@ def _fetch(path: str) -> list[dict[str, str]]:
 
 
 def _show_rows(option: str, path: str, label: str) -> dict[str, int]:
-    """The first rows as a table, all veiled; those of a data set only when the reader asks."""
+    """The first rows as a table, their offensive words veiled; those of a data set only when the reader asks."""
     data_set = find_data_set(path)
     if not data_set or not (data_set[1] or Path(path).exists()):  # files, or nothing that can be read
         rows = _read_first(path, Path(path).stat().st_mtime if Path(path).exists() else 0.0)
@@ -146,8 +150,10 @@ def _show_rows(option: str, path: str, label: str) -> dict[str, int]:
         return {}
     columns = {name: sum(len(row.get(name, "")) for row in rows) for row in rows for name in row}
     shown = [*columns][:COLUMNS_MOST]
-    heads = [column(name[:40], "excerpt", unread=True, narrow=len(shown) > 2) for name in shown]
-    cells = [{"key": str(n), "cells": [[[row.get(name, ""), False]] for name in shown]} for n, row in enumerate(rows)]
+    heads = [column(name[:40], "excerpt", own=True, narrow=len(shown) > 2) for name in shown]
+    cells = [
+        {"key": str(n), "cells": [mark_offensive(row.get(name, "")) for name in shown]} for n, row in enumerate(rows)
+    ]
     components.record_table(heads, cells, key=f"{option}_rows", label=label)
     if more := [*columns][COLUMNS_MOST:]:
         st.caption(plain(f"More columns: {', '.join(more)}"))

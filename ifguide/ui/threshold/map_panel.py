@@ -9,7 +9,6 @@ import pyarrow as pa
 import streamlit as st
 
 from ifguide.data.corpus import TokenizedCorpus
-from ifguide.runtime.jobs import active_job
 from ifguide.selection.index import Resolved
 from ifguide.study.analysis.document_map import SAMPLE, read_map
 from ifguide.ui import components, job_panel, layout
@@ -52,14 +51,12 @@ def show_map(loaded: Loaded, exact: Resolved, marked: np.ndarray, what: str) -> 
 
 
 def _offer(loaded: Loaded) -> None:
-    if job_panel.refuse_recorded(loaded.study.root):
-        return
-    if active_job(loaded.study.root):
-        st.caption("A job is running. Once it is done, the map appears here or can be drawn.")
+    if job_panel.is_pending(loaded.study.root, "map"):
+        st.caption("The map is being drawn; it appears here.")
     else:
         st.write("Shows every document as a point, near documents that are similar to the base model. Takes minutes.")
         if st.button("Draw the map", icon=":material/play_arrow:", key="map_start"):
-            job_panel.start(loaded.study.root, ["map", loaded.name], scope="fragment")
+            job_panel.start(loaded.study.root, ["map", loaded.name])
 
 
 def _explain(marked: str, places: np.ndarray, n_drawn: int) -> None:

@@ -11,7 +11,6 @@ from typing import Literal
 import streamlit as st
 
 from ifguide.config.attributions import describe_kind
-from ifguide.runtime.jobs import active_job
 from ifguide.storage import artifacts
 from ifguide.storage.lock import read_record
 from ifguide.study.freshness import unit_state
@@ -28,9 +27,10 @@ from ifguide.ui.threshold.tuning import Tuning
 
 TRAIN_HELP = (
     "Saves the selection if it is not saved, trains a new model against these tokens, lets it complete the prompts and"
-    " rates the answers. It runs in the background; you can close this page."
+    " rates the answers. It runs in the background, after the jobs that wait already; you can close this page."
 )
 RECORDED = "A recorded study is read-only: save and train in a study built here."
+EMPTY = "The selection holds no token, so there is nothing to train without: lower its threshold."
 MODEL_WORDS = {"fresh": "Measured", "stale": "Out of date", "missing": "Not trained"}
 COLUMNS = [
     column("Selection", "titled"),
@@ -54,7 +54,10 @@ Keep = Callable[[Loaded, str, Tuning], None]
 def show_bar(loaded: Loaded, settings: dict, keep: Keep, steps: dict[str, Callable[[], None] | None]) -> None:
     """The bar at the bottom, which undoes changes, saves the current selection (of `settings`) and trains against it.
     `steps` are what Undo and Reset do, None if there is nothing to undo."""
-    with st.container(key="actions", horizontal=True, vertical_alignment="center", gap="small"):
+    bar = st.container(key="actions", gap="small")
+    with bar:
+        job_panel.show_job(loaded.study.root, brief=True)
+    with bar, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         name = saved_as(loaded, settings)
         state = f"Saved as “{plain(selection_title(name))}”" if name else "Not saved"
         st.caption(st.session_state.pop("notice", None) or state, width="content")
@@ -71,7 +74,8 @@ def show_bar(loaded: Loaded, settings: dict, keep: Keep, steps: dict[str, Callab
             save = st.form_submit_button("Save", note, icon=":material/save:", disabled=recorded)
             if save and _save(loaded, settings, typed.strip() or usual, keep):
                 st.rerun()
-        _ask_training(loaded, name, "train", partial(_save, loaded, settings, usual, keep), primary=True)
+        n_selected, save_first = loaded.resolved(settings).n_selected, partial(_save, loaded, settings, usual, keep)
+        _ask_training(loaded, name, n_selected, "train", save_first, primary=True)
 
 
 def saved_as(loaded: Loaded, settings: dict) -> str | None:
@@ -106,9 +110,16 @@ def _save(loaded: Loaded, settings: dict, name: str, keep: Keep) -> str | None:
 
 
 def _ask_training(
-    loaded: Loaded, name: str | None, key: str, save: Callable[[], str | None], *, primary: bool = False
+    loaded: Loaded,
+    name: str | None,
+    n_selected: int,
+    key: str,
+    save: Callable[[], str | None],
+    *,
+    primary: bool = False,
 ) -> None:
-    """A button that trains against a selection, which `save` saves first if it has no name, or a link to the result."""
+    """A button that trains against a selection, which `save` saves first if it has no name, or a link to the result.
+    It is off for a selection of no token."""
     study = loaded.study
     if name and unit_state(study, Unit("evaluate", name)).state == "fresh":
         query = {"study": study.name, "models": f"base,{name}"}
@@ -116,9 +127,11 @@ def _ask_training(
         return
     seconds, recorded = training_seconds(study, name), read_record(study.root) is not None
     label = "Train" if seconds is None else f"Train ~{duration(seconds)}"
-    note, busy = RECORDED if recorded else TRAIN_HELP, active_job(study.root) is not None
+    pending = job_panel.is_pending(study.root, "evaluate", study.name, "--model", name or "")
     kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
-    clicked = st.button(label, key, note, type=kind, icon=":material/model_training:", disabled=recorded or busy)
+    note = RECORDED if recorded else TRAIN_HELP if n_selected else EMPTY
+    off = recorded or not n_selected or pending
+    clicked = st.button(label, key, note, type=kind, icon=":material/model_training:", disabled=off)
     if clicked and (name := name or save()):
         job_panel.start(study.root, ["evaluate", study.name, "--model", name])
 
@@ -155,7 +168,7 @@ def show_saved(loaded: Loaded, keep: Keep) -> None:
         note = "Sets the score, the threshold, the neighbours and the budget to those of this selection."
         other = settings["kind"] != "influence" or settings["attribution"] not in loaded.study.kinds()
         layout.button("Load", "load", "tune", _load, loaded, keep, settings, help=note, disabled=other)
-        _ask_training(loaded, chosen, "train_saved", lambda: None)
+        _ask_training(loaded, chosen, settings["n_selected"], "train_saved", lambda: None)
         _download(loaded, chosen)
         if chosen not in BUILT_IN_SELECTIONS:
             _rename(loaded, chosen)

@@ -1,0 +1,86 @@
+"""The Documents page for several reviewers: what each may see, the queue of disagreements, the list as a file."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.ui import components
+from ifguide.ui.documents.lines import write_list
+from ifguide.ui.documents.store import open_documents
+from tests.app.fake_study import write_study
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """A study where ann and ben disagree on the best-ranked document, and agree on the second; and their ids."""
+    study = write_study(tmp_path_factory.mktemp("judged") / "cache")
+    first, second = (study.corpus().document(int(index)).id for index in study.selection().order[:2])
+    log = VerdictLog(study.root)
+    for document, who, verdict in ((first, "ann", "toxic"), (first, "ben", "fine"), (second, "ann", "toxic")):
+        log.decide(Target(document), verdict, by=who)
+    log.decide(Target(second), "toxic", by="ben", note="=plainly")
+    log.decide(Target(second, 2, 4), "unsure", by="ben")
+    return study, first, second
+
+
+@pytest.fixture
+def open_reader(open_app, judged, monkeypatch):
+    """The Documents page as one reviewer sees it: what the reader is told, by id."""
+    told: list[dict] = []
+    monkeypatch.setattr(components, "reader", lambda data, key: told.append(data["view"]))
+
+    def start(reviewer: str, verdicts: tuple[str, ...] = (), **parameters) -> tuple[dict, dict]:
+        app = open_app(judged[0].root.parent, "documents", **parameters)
+        app.session_state["reviewer"], app.session_state["verdicts"] = reviewer, [*verdicts]
+        app.run()
+        assert not app.exception and not app.error
+        return told[-1], {entry["about"]["id"]: entry["about"] for entry in told[-1]["documents"]}
+
+    return start
+
+
+def test_verdicts_of_others_are_hidden_until_one_has_judged(open_reader, judged):
+    _, first, _ = judged
+    for reviewer in ("", "cy"):
+        view, documents = open_reader(reviewer, doc=first)
+        assert not any(line["verdict"] for line in view["lines"])
+        assert not any("ann" in fact or "ben" in fact for fact in documents[first]["facts"])
+    view, documents = open_reader("ben", doc=first)
+    assert documents[first]["verdict"] == "fine" and "ann: toxic" in documents[first]["facts"]
+
+
+def test_disagreements_are_a_queue(open_reader, judged):
+    study, first, _ = judged
+    view, _ = open_reader("cy", ("disputed",))
+    assert (view["queue"], view["total"], view["reviewed"]) == (True, 1, [0, 1]) and view["lines"][0]["id"] == first
+    VerdictLog(study.root).decide(Target(first), "toxic", by="ben")
+    try:
+        assert open_reader("cy", ("disputed",))[0]["total"] == 0
+    finally:
+        VerdictLog(study.root).undo("ben")
+    assert open_reader("cy")[0]["queue"] is False
+
+
+def test_the_list_as_a_file_has_a_row_a_verdict_and_reviewer_with_text_and_the_sum_of_the_list(judged):
+    study, first, second = judged
+    corpus, store = study.corpus(), open_documents(study, "default")
+    rows = store.rows(study.selection().order[:3])
+    reviewers = VerdictLog(study.root).reviewers()
+    lines = json.loads(write_list(rows, reviewers, corpus, "json"))
+    keys = [(line["id"], line["reviewer"], line["verdict"], line["first_token"]) for line in lines]
+    of_first = [(first, "ann", "toxic", None), (first, "ben", "fine", None)]
+    of_second = [(second, "ann", "toxic", None), (second, "ben", "toxic", None), (second, "ben", "unsure", 2)]
+    assert keys[:5] == [*of_first, *of_second]
+    assert keys[5:] == [(rows[2]["id"], "", "", None)]
+    for line in lines:
+        assert line["text"] == corpus.document(corpus.index_of(line["id"])).text
+        assert line["sum"] == next(row["hit_sum"] for row in rows if row["id"] == line["id"])
+    table = [*csv.DictReader(io.StringIO(write_list(rows, reviewers, corpus, "csv")))]
+    assert [(row["id"], row["reviewer"], row["first_token"]) for row in table] == [
+        (id, who, "" if at is None else str(at)) for id, who, _, at in keys
+    ]
+    assert "'=plainly" in {row["note"] for row in table}
+    assert write_list([], reviewers, corpus, "csv").startswith("id,")
