@@ -15,7 +15,7 @@ from ifguide.ui.compare import likelihood_view, live, trace_panel
 from ifguide.ui.compare.picks import PROMPT, Pick, remember_pick
 from ifguide.ui.format import column, count, count_of, share, variant_title
 from ifguide.ui.loaders import Loaded
-from ifguide.ui.results.side_by_side import Samples, offensive_spans
+from ifguide.ui.results.side_by_side import Samples, completion_cell, offensive_spans
 
 
 def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[str, str]) -> None:
@@ -42,10 +42,10 @@ def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[s
 
 def _show_answer(loaded: Loaded, pick: Pick, colours: Mapping[str, str]) -> None:
     """The clicked completion, which the drawer may cover."""
-    whose = f", completion {pick.sample + 1}" if pick.prompt != PROMPT else ""
-    pair = {"prompt": pick.asked, "change": "", "results": [""]}
+    whose, row = f", completion {pick.sample + 1}" if pick.prompt != PROMPT else "", pick.rows[pick.model]
+    shown = {"rows": [{"sample": pick.sample, "cells": [completion_cell(row)]}]}
     components.completions(
-        pair | {"rows": [{"sample": pick.sample, "cells": [pick.cell]}]},
+        shown | {"prompt": row["prompt"], "change": "", "results": [""]},
         key="drawer_answer",
         names=[pick.model],
         colours=colours,

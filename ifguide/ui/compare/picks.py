@@ -8,7 +8,7 @@ import streamlit as st
 
 from ifguide.evaluation.toxic_spans import Span, read_spans
 from ifguide.ui import layout
-from ifguide.ui.results.side_by_side import Samples, completion_cell
+from ifguide.ui.results.side_by_side import Samples
 
 PROMPT = "live"
 """The reader's own prompt; others have an index."""
@@ -26,12 +26,8 @@ class Pick:
     """The model that wrote it; empty: the token probabilities of all models' completions."""
     text: str
     """The completion."""
-    cell: dict
-    """The same with its rating, as `completion_cell` gives it."""
-    asked: str
-    """The prompt that it answers."""
-    others: Mapping[str, str]
-    """What the other models answered, by model."""
+    rows: Mapping[str, Any]
+    """The same draw of all models, as rows of a study's samples."""
     span: Span | None
     """Characters of the clicked toxic words; None: the whole completion."""
 
@@ -51,28 +47,18 @@ def read_pick(samples: Samples, tried: Mapping[str, Mapping]) -> Pick | None:
     if len(parts) < 3 or not (parts[1].isdecimal() and len(parts[1]) < 10):
         return None
     prompt, sample, model = parts[0], int(parts[1]), parts[2]
-    answers: dict[str, Any] = dict(tried) if prompt == PROMPT else {}
+    rows: dict[str, Any] = dict(tried) if prompt == PROMPT else {}
     if prompt.isdecimal() and len(prompt) < 10:
         for name, frame in samples.items():
-            rows = frame[(frame["prompt_index"] == int(prompt)) & (frame["sample_index"] == sample)]
-            answers |= {name: rows.iloc[0]} if len(rows) else {}
-    row = answers.get(model if model or prompt == PROMPT else next(iter(samples)))
+            mine = frame[(frame["prompt_index"] == int(prompt)) & (frame["sample_index"] == sample)]
+            rows |= {name: mine.iloc[0]} if len(mine) else {}
+    row = rows.get(model if model or prompt == PROMPT else next(iter(samples)))
     if row is None:
         return None
     asked, text = st.query_params.get("span", ""), row["completion"]
     spans = read_spans(row.get("toxic_spans"), text) if model else []
     span = next((span for span in spans if f"{span[0]}-{span[1]}" == asked), None)
-    others = {name: other["completion"] for name, other in answers.items() if name != model}
-    return Pick(
-        prompt=prompt,
-        sample=sample,
-        model=model,
-        text=text,
-        span=span,
-        cell=completion_cell(row),
-        asked=row["prompt"],
-        others=others,
-    )
+    return Pick(prompt=prompt, sample=sample, model=model, text=text, span=span, rows=rows)
 
 
 def remember_pick(prompt: str | int, picked: str | None) -> None:

@@ -28,10 +28,8 @@ LEFT_OUT = 50
 """Documents that are proposed to be left out."""
 TOP_QUANTILE = 0.98
 """The colour is strongest from this quantile of the absolute scores of all listed documents' tokens."""
-BINS = [
-    f"light-dark({light}, {dark})"
-    for light, dark in zip(TOKEN_BINS["light"]["signed"], TOKEN_BINS["dark"]["signed"], strict=True)
-]
+_PAIRS = zip(TOKEN_BINS["light"]["signed"], TOKEN_BINS["dark"]["signed"], strict=True)
+BINS = [f"light-dark({light}, {dark})" for light, dark in _PAIRS]
 SOURCES = {ALIKE: "reads alike", RANDOM: "drawn at random"}
 
 
@@ -47,12 +45,9 @@ def show_pushed(loaded: Loaded, pick: Pick, chosen: np.ndarray | None) -> None:
         remedy = " Trace answers in a study that is built here." if read_record(loaded.study.root) else ""
         st.caption(f"Not possible here: {sentence(reason)}.{remedy}")
         return
-    answer = {
-        "prompt": pick.asked,
-        "completion": pick.text,
-        "span": pick.span,
-        "contrast": pick.others.get(contrast, ""),
-    }
+    other = pick.rows[contrast]["completion"] if contrast in pick.rows else ""
+    asked = pick.rows[pick.model]["prompt"]
+    answer = {"prompt": asked, "completion": pick.text, "span": pick.span, "contrast": other}
     of = [str(loaded.study.root), layout.link_state(loaded), answer]
     again: dict = {"picked": st.query_params.get("pick"), "traced": {}}
     traced = st.session_state.get("traced") or {}
@@ -87,15 +82,11 @@ def stop_trace() -> None:
 
 def _ask_contrast(pick: Pick) -> str:
     """Another model, whose answer is subtracted; empty for none."""
-    titles = {"": "This answer alone"} | {name: f"Minus the answer of {variant_title(name)}" for name in pick.others}
+    others = {name: f"Minus the answer of {variant_title(name)}" for name in pick.rows if name != pick.model}
+    titles = {"": "This answer alone"} | others
+    show = titles.__getitem__
     return st.selectbox(
-        "Contrast",
-        list(titles),
-        format_func=titles.__getitem__,
-        key="contrast",
-        label_visibility="collapsed",
-        width=250,
-        bind="query-params",
+        "Contrast", [*titles], 0, show, "contrast", label_visibility="collapsed", width=250, bind="query-params"
     )
 
 
@@ -127,31 +118,22 @@ def _show_documents(loaded: Loaded, traced: dict, chosen: np.ndarray | None) -> 
     cells, (low, high) = traced["cells"][:LISTED], traced["figures"]["noise"]
     corpus, words = loaded.corpus(), marked_words(loaded)
     scores = [np.array(cell["scores"], dtype=np.float64) for cell in cells]
-    top = float(np.quantile(np.abs(np.concatenate(scores)), TOP_QUANTILE))
+    top = float(np.quantile(np.abs(np.concatenate([[0.0], *scores])), TOP_QUANTILE))
     first, last = min(low, 0.0), max(high, cells[0]["score"], 1e-12)
     rows = []
     for cell, values in zip(cells, scores, strict=True):
         index = corpus.index_of(cell["document"])
         here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
         taken = np.zeros(len(values), bool) if chosen is None else np.asarray(chosen[here])
-        steps, centre = np.array([colour_step(value, top) for value in values]), int(np.argmax(values))
+        steps, centre = np.array([colour_step(value, top) for value in values]), int(np.argmax([*values, -np.inf]))
         excerpt = excerpt_coloured(corpus, index, steps=steps, centre=centre, taken=taken, words=words)
         origin = [title for source, title in SOURCES.items() if source in cell["sources"]]
         places = [(value - first) / (last - first) for value in (cell["score"], low, high)]
-        rows.append(
-            {
-                "key": cell["document"],
-                "cells": [[cell["document"], " · ".join([score(cell["score"]), *origin]), *places], excerpt],
-            }
-        )
-    picked = components.record_table(
-        [column("Document", "scored"), column("Where it pushed most", "tokens", bins=BINS, middle=STEPS)],
-        rows,
-        key="pushed",
-        label="Training documents that pushed toward the answer",
-        pickable=True,
-        most=SHOWN,
-    )
+        scored = [cell["document"], " · ".join([score(cell["score"]), *origin]), *places]
+        rows.append({"key": cell["document"], "cells": [scored, excerpt]})
+    columns = [column("Document", "scored"), column("Where it pushed most", "tokens", bins=BINS, middle=STEPS)]
+    label = "Training documents that pushed toward the answer"
+    picked = components.record_table(columns, rows, key="pushed", label=label, pickable=True, most=SHOWN)
     if picked is not None:
         layout.open_document(loaded, picked)
     drawn = sum(RANDOM in cell["sources"] for cell in traced["cells"])
@@ -166,7 +148,7 @@ def _show_documents(loaded: Loaded, traced: dict, chosen: np.ndarray | None) -> 
 
 def _digest(pick: Pick) -> str:
     """An answer's name in the settings of a selection that was traced for it."""
-    return hash_json([pick.asked, pick.text])
+    return hash_json([pick.rows[pick.model]["prompt"], pick.text])
 
 
 def _offer_without(loaded: Loaded, pick: Pick, traced: dict) -> None:
@@ -174,9 +156,9 @@ def _offer_without(loaded: Loaded, pick: Pick, traced: dict) -> None:
     study, pushed = loaded.study, [cell["document"] for cell in traced["cells"] if cell["score"] > 0]
     if not pushed:
         return
-    with st.popover("Leave these out", icon=":material/playlist_remove:"):
-        taken, stem = study.selection_names(), f"without-{pick.prompt}-{pick.sample}"
-        free = next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, len(taken) + 3))) if name not in taken)
+    taken, stem = study.selection_names(), f"without-{pick.prompt}-{pick.sample}"
+    free = next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, len(taken) + 3))) if name not in taken)
+    with st.popover("Leave these out", icon=":material/playlist_remove:", key=f"leave_{free}"):
         n = st.number_input("Documents, best first", 1, len(pushed), min(LEFT_OUT, len(pushed)), key="without_n")
         name = st.text_input("Name of the selection", free, 64, key=free).strip()
         st.caption(
@@ -184,11 +166,10 @@ def _offer_without(loaded: Loaded, pick: Pick, traced: dict) -> None:
             " against them, and *Retrain* trains another model; the drawer then shows what that did to this answer."
         )
         ways = {"Edit": ["edit", study.name, "--selection", name], "Retrain": ["evaluate", study.name, "--model", name]}
-        refused = name in taken or not name
         if name in taken:
             st.caption("This name is taken.")
         with st.container(horizontal=True):
-            clicked = [way for way in ways if st.button(way, key=f"without_{way}", disabled=refused)]
+            clicked = [way for way in ways if st.button(way, key=f"without_{way}", disabled=name in ("", *taken))]
         if clicked:
             with layout.guard(go_on=True):
                 numbers = [loaded.corpus().index_of(document) for document in pushed[:n]]
@@ -216,9 +197,5 @@ def _show_without(loaded: Loaded, pick: Pick) -> None:
         way = "edited, not retrained" if recipe(study.config, name).method == "edit" else "retrained"
         cells = [[variant_title(name), way if name in made else "", ""], number(sums[name], 1)]
         rows.append({"key": name, "cells": [*cells, signed(sums[name] - sums[BASE], 1) if name in made else ""]})
-    columns = [
-        column("Model", "titled"),
-        column("Log-probability", note="Of the whole answer, in nats"),
-        column("Change"),
-    ]
+    columns = [column("Model", "titled"), column("Log-probability", note="Of the whole answer"), column("Change")]
     components.record_table(columns, rows, key="without", label="Log-probability of this answer")
