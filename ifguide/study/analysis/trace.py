@@ -16,7 +16,7 @@ import numpy as np
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.data.word_index import WordIndex, choose_documents
 from ifguide.errors import InputError, StaleError
-from ifguide.storage.artifacts import read_manifest
+from ifguide.storage.artifacts import hash_json, read_manifest
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stages import checkpoints
@@ -73,6 +73,11 @@ class Traced:
     def total(self) -> float:
         """The document's score, the sum of its tokens'."""
         return float(self.scores.sum(dtype=np.float64))
+
+
+def name_answer(prompt: str, completion: str) -> str:
+    """What the settings of a selection of traced documents call their answer."""
+    return hash_json([prompt, completion])
 
 
 def recorded_answer(study: Study, prompt: str, model: str) -> str:

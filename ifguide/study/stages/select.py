@@ -256,8 +256,8 @@ def save_mask(study: Study, name: str, path: str) -> Selection:
 
 
 def save_documents(study: Study, name: str, documents: Iterable[int], answer: str = "") -> Selection:
-    """Save all tokens of some documents, by their numbers, as a selection; `answer` says in its settings what they were
-    traced for. A ConfigError: a bad name."""
+    """Save all tokens of some documents, by their numbers, as a selection; `answer` is from `name_answer` if they were
+    traced. A ConfigError: a bad name."""
     _check_new_name(name)
     corpus, mask = study.corpus(), _new_mask(study)
     for document in documents:

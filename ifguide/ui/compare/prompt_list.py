@@ -153,7 +153,7 @@ def _explain(loaded: Loaded, name: str, likely: bool) -> None:
     tokens = ", ≋ shows its token probabilities" if likely else ""
     st.caption(
         f"Same prompt and random seed on each row; the most toxic rows come first, and {TOXIC_FROM} or more counts as"
-        f" toxic. Click a completion to see similar training documents; ☆ pins a row to the Overview page{tokens}."
+        f" toxic. Click a completion to see where it comes from; ☆ pins a row to the Overview page{tokens}."
         f" Words with a dotted underline are what {scorer} finds toxic: click them to see training documents with those"
         " words."
     )

@@ -5,10 +5,9 @@ import numpy as np
 import streamlit as st
 
 from ifguide.config.names import BASE
-from ifguide.storage.artifacts import hash_json
 from ifguide.storage.lock import read_record
 from ifguide.study.analysis.likelihood import MODELS_MOST, read_likelihoods
-from ifguide.study.analysis.trace import ALIKE, RANDOM, find_obstacle
+from ifguide.study.analysis.trace import ALIKE, RANDOM, find_obstacle, name_answer
 from ifguide.study.stages.select import save_documents
 from ifguide.study.variants import recipe
 from ifguide.ui import components, job_panel, layout
@@ -146,11 +145,6 @@ def _show_documents(loaded: Loaded, traced: dict, chosen: np.ndarray | None) -> 
     )
 
 
-def _digest(pick: Pick) -> str:
-    """An answer's name in the settings of a selection that was traced for it."""
-    return hash_json([pick.rows[pick.model]["prompt"], pick.text])
-
-
 def _offer_without(loaded: Loaded, pick: Pick, traced: dict) -> None:
     """Save the best documents as a selection, and edit or train a model without them."""
     study, pushed = loaded.study, [cell["document"] for cell in traced["cells"] if cell["score"] > 0]
@@ -173,13 +167,13 @@ def _offer_without(loaded: Loaded, pick: Pick, traced: dict) -> None:
         if clicked:
             with layout.guard(go_on=True):
                 numbers = [loaded.corpus().index_of(document) for document in pushed[:n]]
-                save_documents(study, name, numbers, _digest(pick))
+                save_documents(study, name, numbers, name_answer(pick.rows[pick.model]["prompt"], pick.text))
                 job_panel.start(study.root, ways[clicked[0]])
 
 
 def _show_without(loaded: Loaded, pick: Pick) -> None:
     """The answer's log-probability under models made against documents that were traced for it."""
-    study, answer = loaded.study, _digest(pick)
+    study, answer = loaded.study, name_answer(pick.rows[pick.model]["prompt"], pick.text)
     saved = [name for name in study.selection_names() if loaded.selection(name).settings.get("answer") == answer]
     made = [name for name in study.evaluation_names() if recipe(study.config, name).selection in saved]
     if not made or pick.prompt == PROMPT:

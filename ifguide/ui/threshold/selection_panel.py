@@ -42,7 +42,7 @@ COLUMNS = [
 CHOSEN_OTHERWISE = {
     "oracle": "The spans that people marked",
     "borrowed": "A selection of another study, carried over by characters",
-    "mask": "Tokens that a file names, or of documents that pushed toward an answer",
+    "mask": "Tokens that a file names",
     **{name: what[0].upper() + what[1:] for name, (_, what) in BASELINES.items()},
 }
 """Kind of a selection without a threshold -> what it is."""
@@ -176,6 +176,8 @@ def show_saved(loaded: Loaded, keep: Keep) -> None:
 
 
 def settings_line(settings: dict) -> str:
+    if settings.get("answer"):
+        return "Documents that pushed toward an answer"
     if settings["tokens_above"] is None:
         return CHOSEN_OTHERWISE.get(settings["kind"], "The best by scores from a file")
     top = f"top {share(settings['tokens_above'], settings['n_valid'], digits=2)}"
