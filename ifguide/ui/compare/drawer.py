@@ -30,7 +30,7 @@ def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[s
         if pick.model:
             _show_answer(loaded, pick, colours)
             chosen = loaded.selection(DEFAULT).mask if DEFAULT in loaded.study.selection_names() else None
-            with st.grid(2, min_column_width=420, gap="medium", key="origins"):
+            with st.grid(2, min_column_width=400, gap="medium", key="origins"):
                 with st.container(gap="small"):
                     trace_panel.show_pushed(loaded, pick, chosen)
                 with st.container(gap="small"):
