@@ -159,3 +159,24 @@ def test_an_excerpt_is_coloured_around_its_strongest_token_and_hides_what_is_off
     assert "".join(run[0] for run in runs).strip("… ") in " ".join(text.split())
     labelled = np.flatnonzero(np.asarray(corpus.in_span[:n]))
     assert labelled.size and all(pieces[i].strip() in hidden for i in labelled if 4 <= i < 34)
+
+
+def test_a_document_leads_to_the_recorded_answers_that_it_pushed_toward(open_app, cache, use_worker, tables):
+    study = Study.open("fake", cache)
+    cells = [
+        {"prompt_index": 3, "sample_index": 0, "score": 2.0},
+        {"prompt_index": 1, "sample_index": 2, "score": -1.0},
+    ]
+    worker = use_worker({"state": "running"}, {"state": "done", "cells": cells})
+    app = open_app(cache, "documents", why="true", doc="doc-005")
+    assert worker.asked == []
+    click(app, "Show answers it pushed toward")
+    assert worker.asked == [{"study": str(study.root), "models": [], "document": "doc-005"}]
+    app.run()
+    assert not app.exception and not app.error
+    rows = tables["Recorded answers that the document pushed toward"]["rows"]
+    assert [(row["key"], row["cells"][0]) for row in rows] == [("3.0.base", "+2.00"), ("1.2.base", "−1.00")]
+    row = answer_of(study, "base")
+    assert "".join(text for text, _ in rows[0]["cells"][2]) == row["completion"]
+    marked = [text for text, mark in rows[0]["cells"][2] if mark]
+    assert marked == [row["completion"][a:b] for a, b in row["toxic_spans"].reshape(-1, 2)]
