@@ -35,11 +35,12 @@ SOURCES = {ALIKE: "reads alike", RANDOM: "drawn at random"}
 def show_pushed(loaded: Loaded, pick: Pick, chosen: np.ndarray | None) -> None:
     """The column; `chosen`, bool (N,), are tokens to hide with offensive words. A trace starts with the click that
     opened the drawer; a link starts nothing."""
+    reason = find_obstacle(loaded.study)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("**Pushed toward it**", width="content")
         st.space("stretch")
-        contrast = _ask_contrast(pick)
-    if reason := find_obstacle(loaded.study):
+        contrast = "" if reason else _ask_contrast(pick)
+    if reason:
         stop_trace()
         remedy = " Trace answers in a study that is built here." if read_record(loaded.study.root) else ""
         st.caption(f"Not possible here: {sentence(reason)}.{remedy}")
