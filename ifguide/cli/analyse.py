@@ -176,7 +176,8 @@ def trace(
             progress.report(len(traced), len(candidates), "documents")
         traced.sort(key=lambda one: -one.total)
         if save:
-            save_documents(study, save, [one.candidate.document for one in traced[:documents]])
+            best = [one.candidate.document for one in traced[:documents]]
+            save_documents(study, save, best, tracing.name_answer(prompt, text))
     rows = [tracing.describe_traced(study, one) for one in traced]
     low, high = tracing.noise_floor(traced)
     shown = [

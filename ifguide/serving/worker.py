@@ -47,6 +47,10 @@ SPARE = 400_000_000
 """Bytes of memory that models leave free."""
 KEPT = 200
 """Ended requests that are remembered."""
+TOXIC_ANSWERS = 20
+"""Recorded answers that a document may have pushed toward, the most toxic ones."""
+COLOURED = 40
+"""Best documents of a trace whose tokens' scores are told."""
 ENDED = ("done", "cancelled", "failed")
 
 
@@ -69,6 +73,9 @@ class Request:
     trace: dict = field(default_factory=dict)
     """An answer, the fields of `ifguide.study.analysis.trace.Answer`, whose training documents are looked for; empty:
     one of the others."""
+    document: str = ""
+    """Id of a document that may have pushed toward the base model's most toxic recorded answers; empty: one of the
+    others."""
     settings: dict = field(default_factory=dict)
     """Settings of `EvaluateConfig` that differ from the study's; for a preview, of the edit."""
     state: str = "waiting"
@@ -80,7 +87,8 @@ class Request:
     cells: list[dict] = field(default_factory=list)
     """For each model, its completion's `text` so far, `toxicity`, toxic `spans`, and whether it has `ended`. A growing
     text ends with a whole word and is never newer than its spans, so that the app can veil it. Of a trace: the
-    documents scored so far, see `describe_traced`, the best first."""
+    documents scored so far, see `describe_traced`, the best first; after `COLOURED` of them without `scores`. Of
+    a `document`: the answers' `prompt_index`, `sample_index` and `score`, the highest first."""
     read: float = field(default_factory=time.monotonic)
     """When somebody last asked about it."""
 
@@ -188,10 +196,9 @@ class Worker:
         while request := self._next():
             try:
                 study = Study.open(Path(request.study).name, Path(request.study).parent)
-                if request.trace:
-                    work = self._trace
-                else:
-                    work = self._preview if request.choice else self._complete if request.prompt else self._read_tokens
+                kinds = {"trace": self._trace, "document": self._score_answers, "choice": self._preview}
+                kinds["prompt"] = self._complete
+                work = next((kinds[name] for name in kinds if getattr(request, name)), self._read_tokens)
                 work(study, request)
                 self._move(request, "done")
             except Cancelled:
@@ -266,14 +273,31 @@ class Worker:
         span = request.trace.get("span")
         answer = Answer(**request.trace | {"span": tuple(span) if span else None})
         candidates, traced = choose_candidates(study, answer, index), []
+        if not self._move(request, "running", f"documents 0 {len(candidates)}"):
+            return
         direction = tracer.direction(answer)
         for part in tracer.trace(direction, candidates):
             traced += part
-            best = sorted(traced, key=lambda one: -one.total)
-            request.cells = [describe_traced(study, one) for one in best]
+            cells = request.cells + [describe_traced(study, one) for one in part]
+            request.cells = sorted(cells, key=lambda cell: -cell["score"])
+            for worse in request.cells[COLOURED:]:
+                worse.pop("scores", None)
             request.figures = {"noise": noise_floor(traced)}
             if not self._move(request, "running", f"documents {len(traced)} {len(candidates)}"):
                 return
+
+    def _score_answers(self, study: Study, request: Request) -> None:
+        """How far a document pushed toward recorded answers, in the order of that."""
+        if not self._move(request, "loading", BASE):
+            return
+        tracer, _ = self.models.tracer(study)
+        samples = study.samples(BASE)
+        samples = samples[samples["completion"] != ""].nlargest(TOXIC_ANSWERS, "toxicity")
+        texts = zip(samples["prompt"], samples["completion"], strict=True)
+        answers = [Answer(prompt=prompt, completion=completion) for prompt, completion in texts]
+        samples["score"] = tracer.score_answers(study.corpus().index_of(request.document), answers)
+        places = samples.sort_values("score", ascending=False)[["prompt_index", "sample_index", "score"]]
+        request.cells = places.to_dict("records")
 
     def _read_tokens(self, study: Study, request: Request) -> None:
         """Compute token probabilities, which are stored in the study."""

@@ -37,6 +37,16 @@ def excerpt_around(
     return _cut(corpus, index, centre, np.where(marked[near], 1, 2 * offensive))
 
 
+def excerpt_coloured(
+    corpus: TokenizedCorpus, index: int, *, steps: np.ndarray, centre: int, taken: np.ndarray, words: frozenset[str]
+) -> list[list]:
+    """A line of a document of n tokens around its token at `centre`: runs of text, each with the step of its colour, of
+    int (n,), and whether it is hidden with offensive words: `taken`, bool (n,), labelled by people, or `words`."""
+    near, first = slice(max(0, centre - _BEFORE), min(len(steps), centre + _AFTER)), int(corpus.offsets[index])
+    offensive = _offensive(corpus, slice(first + near.start, first + near.stop), taken[near]) > 0
+    return _cut(corpus, index, centre, steps[near], (offensive, words))
+
+
 def excerpt_at(
     corpus: TokenizedCorpus, place: int, taken: Callable[[slice], np.ndarray] | None = None, reach: int = 0
 ) -> list[list]:

@@ -35,6 +35,7 @@ from ifguide.study.analysis.document_map import map_path
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
+from ifguide.study.stages.checkpoints import FACTORS
 from ifguide.study.stages.select import compute_selection
 
 INSULTS = ("idiot", "moron", "stupid fool", "pathetic liar")
@@ -153,7 +154,7 @@ def write_study(
     cache: Path, name: str = "fake", *, until: str = "evaluate", content: Content | None = None, weights: bool = False
 ) -> Study:
     """Write a whole study, or its stages up to one; without `content`, with texts of its own; with `weights`, tiny
-    random ones of its models."""
+    random ones of its models, and no curvature, so that answers can be traced."""
     from ifguide.study.stage_table import STAGES
     from ifguide.study.stages.document_table import write_table
 
@@ -197,6 +198,10 @@ def write_study(
                 builders.get(stage, _build_nothing)(study, unit, folder)
                 if weights and stage in ("model", "suppress"):
                     _save_weights(tokenizer, folder / "final", seed=len(unit.name))
+                if weights and stage == "corpus":
+                    (folder / "layout.json").write_text(json.dumps({"max_length": 64, "bos": None}), encoding="utf-8")
+                if weights and stage == "factors":
+                    _save_identity(folder / study.checkpoint_names()[-1])
     return study
 
 
@@ -244,6 +249,11 @@ def _save_weights(tokenizer, folder: Path, seed: int) -> None:
 
     tokenizer.save_pretrained(folder)
     tiny_model("gpt_neox", vocab_size=len(tokenizer), seed=seed, dtype=torch.float32).save_pretrained(folder)
+
+
+def _save_identity(folder: Path) -> None:
+    folder.mkdir()
+    artifacts.save_tensors({}, folder / FACTORS)
 
 
 def _build_nothing(study: Study, unit: Unit, folder: Path) -> None:

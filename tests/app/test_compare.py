@@ -98,7 +98,7 @@ def test_filters_search_and_orders_narrow_the_prompts(open_app, cache):
 def test_clicked_completion_in_the_address_shows_the_nearest_documents(open_app, cache):
     app = open_app(cache, "compare", pick="3.0.base")
     assert not app.exception and not app.error
-    assert "Training documents" in [s.value for s in app.subheader] and "Base model, completion 1" in shown_text(app)
+    assert "Training documents" in [s.value for s in app.subheader] and "Reads alike" in shown_text(app)
     assert "rarest words and word pairs, out of all documents" in shown_text(app)
     app.button(key="drawer_close").click().run()
     assert not app.subheader and param(app, "pick") is None

@@ -172,6 +172,42 @@ def test_a_pair_is_pinned_and_unpinned(page, address, cache):
 
 
 @pytest.mark.slow
+def test_a_click_on_toxic_words_fills_both_columns_and_closing_the_drawer_ends_the_trace(page, address):
+    visit(page, address, "compare")
+    choose_veil(page, "Words hidden")
+    page.locator(".line[data-sample]:visible .toxic").first.click()
+    page.get_by_role("table", name="Training documents nearest to the toxic words").wait_for()
+    pushed = page.get_by_role("table", name="Training documents that pushed toward the answer")
+    rows = pushed.locator("tbody tr")
+    rows.first.wait_for(timeout=200_000)
+    page.get_by_role("button", name="Leave these out").wait_for()
+    wait_until_still(page)
+    assert rows.count() == 8 and "Stop" not in page.get_by_role("button").all_inner_texts()
+    scores = [float(row.split("\n")[1].split(" ·")[0].replace("−", "-")) for row in rows.all_inner_texts()]
+    assert scores == sorted(scores, reverse=True)
+    bars = [box["x"] for box in (rows.nth(i).locator(".axis > b").bounding_box() for i in range(8))]
+    assert bars == sorted(bars, reverse=True) and pushed.locator(".axis > i").first.bounding_box()["width"] > 0
+    hidden = pushed.locator(".tokens .veil")
+    assert hidden.count() and "blur" in hidden.first.evaluate(BLUR)
+    colours = pushed.locator(".tokens > span").evaluate_all("(s) => s.map((e) => getComputedStyle(e).backgroundColor)")
+    assert len(set(colours)) > 2
+    boxes = [page.get_by_role("table", name=f"Training documents {what}").bounding_box() for what in ("that", "near")]
+    assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"]
+    page.set_viewport_size({"width": 900, "height": 900})
+    wait_until_still(page)
+    boxes = [page.get_by_role("table", name=f"Training documents {what}").bounding_box() for what in ("that", "near")]
+    assert boxes[0]["x"] == boxes[1]["x"] and boxes[0]["y"] < boxes[1]["y"]
+    page.keyboard.press("Escape")
+    page.locator(".st-key-drawer").wait_for(state="detached")
+    page.locator(".line[data-sample]:visible .toxic").nth(1).click()
+    page.get_by_role("button", name="Stop").wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".st-key-drawer").wait_for(state="detached")
+    page.locator(".line[data-sample]:visible .toxic").first.click()
+    rows.first.wait_for()  # the one that was closed does not hold up the next
+
+
+@pytest.mark.slow
 def test_a_prompt_of_ones_own_is_completed_by_both_models(page, address):
     visit(page, address, "")  # the first page that a server shows forgets what is typed there
     visit(page, address, "compare?length=12")

@@ -90,6 +90,15 @@ def test_without_what_pushed_towards_it_an_answer_is_less_likely(study, tracer):
         assert sign * float(dot(gradient, direction)) > 0 and np.sign(one.total) == sign
 
 
+def test_a_document_pushes_an_answer_as_far_as_the_answers_trace_says(study, tracer):
+    answers = [ANSWER, Answer(prompt="The dog is", completion=" kind"), Answer(prompt="It was", completion=" a fox")]
+    traced = [one for part in tracer.trace(tracer.direction(ANSWER), all_documents(study)) for one in part]
+    pushed = np.array([tracer.score_answers(one.candidate.document, answers) for one in traced])
+    assert np.corrcoef(pushed[:, 0], [one.total for one in traced])[0, 1] > 0.99999
+    assert np.allclose(pushed[:, 0], [one.total for one in traced], rtol=1e-2, atol=1e-3 * np.abs(pushed).max())
+    assert not np.allclose(pushed[:, 0], pushed[:, 1])
+
+
 def test_one_word_and_another_answer_have_their_own_directions(tracer):
     whole = tracer.direction(ANSWER)
     word = Answer(prompt=ANSWER.prompt, completion=ANSWER.completion, span=find_part(ANSWER.completion, "fool"))
@@ -136,3 +145,16 @@ def test_the_models_process_streams_a_trace_best_first(study):
     assert noise_floor([]) == (0.0, 0.0)
     for cell in answer["cells"]:
         assert sum(cell["scores"]) == pytest.approx(cell["score"], abs=1e-3 + 1e-3 * abs(cell["score"]))
+
+
+def test_the_models_process_tells_which_recorded_answers_a_document_pushed_toward(study):
+    worker = Worker()
+    threading.Thread(target=worker.run, daemon=True).start()
+    ask = {"study": str(study.root), "models": [], "document": "d08"}
+    answer = wait_for(worker, worker.answer({"ask": ask})["id"], "done", "failed")
+    assert answer["state"] == "done", answer["message"]
+    scores = [cell["score"] for cell in answer["cells"]]
+    samples = study.samples("base")
+    texts = samples.set_index(["prompt_index", "sample_index"])["completion"]
+    assert scores == sorted(scores, reverse=True) and 0 < len(scores) <= len(samples)
+    assert all(texts[cell["prompt_index"], cell["sample_index"]] for cell in answer["cells"])

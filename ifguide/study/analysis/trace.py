@@ -7,7 +7,7 @@ documents that read alike, the study's highest by score, and random ones, whose 
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,13 @@ import numpy as np
 
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.data.word_index import WordIndex, choose_documents
-from ifguide.errors import InputError
-from ifguide.storage.artifacts import read_manifest
+from ifguide.errors import InputError, StaleError
+from ifguide.storage.artifacts import hash_json, read_manifest
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stages import checkpoints
-from ifguide.study.stages.editing import load_base
+from ifguide.study.stages.editing import EditedTokens, load_base, selected_gradient
+from ifguide.study.stages.evaluating import missing_weights
 
 if TYPE_CHECKING:
     from ifguide.influence.central import CentralDifference
@@ -74,6 +75,11 @@ class Traced:
         return float(self.scores.sum(dtype=np.float64))
 
 
+def name_answer(prompt: str, completion: str) -> str:
+    """What the settings of a selection of traced documents call their answer."""
+    return hash_json([prompt, completion])
+
+
 def recorded_answer(study: Study, prompt: str, model: str) -> str:
     """The most toxic completion that a model gave to one of the evaluation's prompts. An InputError: it was not asked
     that prompt."""
@@ -102,6 +108,16 @@ def describe_traced(study: Study, one: Traced) -> dict:
         "alike": candidate.alike,
         "scores": [round(float(score), 5) for score in one.scores],
     }
+
+
+def find_obstacle(study: Study) -> str:
+    """Why answers cannot be traced, with the remedy; empty where the model and its curvature are there."""
+    try:
+        if not (reason := missing_weights(study, BASE)) and not read_manifest(study.folder(Unit("curvature", "final"))):
+            study.manifest(Unit("factors"))
+    except StaleError as error:
+        return str(error)
+    return reason
 
 
 def word_index(study: Study) -> WordIndex:
@@ -166,15 +182,40 @@ class Tracer:
     def direction(self, answer: Answer) -> "Matrices":
         """v of an answer, (O, I) a layer: moving the weights along -v makes it likelier, and the contrast less. An
         InputError: no token of the answer counts."""
-        from ifguide.influence.direction import differential_direction, query_gradient
+        from ifguide.influence.direction import query_gradient
 
         def gradient(completion: str, span: tuple[int, int] | None = None) -> "Matrices":
             return query_gradient(self.model, self.modules, [self._encode(answer.prompt, completion, span)])
 
         own = gradient(answer.completion, answer.span)
-        other = gradient(answer.contrast) if answer.contrast else None
+        return self._precondition(own, gradient(answer.contrast) if answer.contrast else None)
+
+    def _precondition(self, own: "Matrices", other: "Matrices | None" = None) -> "Matrices":
+        from ifguide.influence.direction import differential_direction
+
         config = self.study.config.direction
         return differential_direction(own, other, self.factors, config.damping, config.damping_unit)
+
+    def score_answers(self, document: int, answers: Sequence[Answer]) -> np.ndarray:
+        """float64 (n,): how much likelier training on a document made each whole answer. It is what a trace of the
+        answer gives the document, from the other side: the derivative of the answer's loss along the document's v."""
+        from ifguide.influence.batches import make_batches, query_sequences
+
+        corpus, mask = self.study.corpus(), np.zeros(self.study.corpus().n_tokens, bool)
+        part = slice(int(corpus.offsets[document]), int(corpus.offsets[document + 1]))
+        mask[part] = corpus.valid_parts[part]
+        direction = self._precondition(selected_gradient(self.study, self.model, self.modules, EditedTokens(mask)))
+        encoded = [self._encode(answer.prompt, answer.completion, None) for answer in answers]
+        batches = [*make_batches(query_sequences(encoded), self.study.config.compute.tokens_per_batch)]
+
+        owners = np.concatenate([np.repeat(batch.sequence.numpy(), batch.counted.sum(1)) for batch in batches])
+
+        def score(scorer: "CentralDifference") -> np.ndarray:
+            parts = [scorer.scores(batch.to(self.device))[0].cpu()[batch.counted].numpy() for batch in batches]
+            return np.concatenate(parts)
+
+        sums = np.bincount(owners, score(self._scorer(direction, score)), len(answers))
+        return sums / np.maximum(np.bincount(owners, minlength=len(answers)), 1)
 
     def _encode(self, prompt: str, completion: str, span: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
         """Token ids int64 (T,) and which of them count, bool (T,)."""
@@ -197,28 +238,25 @@ class Tracer:
 
     def trace(self, direction: "Matrices", candidates: Sequence[Candidate]) -> Iterator[list[Traced]]:
         """Score candidates in their order, `DOCUMENTS_AT_ONCE` at a time. A caller that asks no more stops the work."""
-        from ifguide.influence.central import CentralDifference
-
-        step = self._step(direction, candidates)
-        scorer = CentralDifference(self.model, self.modules, direction, step)
+        few = [candidate.document for candidate in candidates[:4]]
+        scorer = self._scorer(direction, lambda tried: np.concatenate(self._score(few, tried)))
         for first in range(0, len(candidates), DOCUMENTS_AT_ONCE):
             part = candidates[first : first + DOCUMENTS_AT_ONCE]
             scores = self._score([candidate.document for candidate in part], scorer)
             yield [Traced(candidate=one, scores=values) for one, values in zip(part, scores, strict=True)]
 
-    def _step(self, direction: "Matrices", candidates: Sequence[Candidate]) -> float:
-        """The multiple of v that changes the losses of a few candidates by `LOSS_STEP`."""
+    def _scorer(self, direction: "Matrices", score: "Callable[[CentralDifference], np.ndarray]") -> "CentralDifference":
+        """Steps by the multiple of v that changes the losses that `score` scores by `LOSS_STEP`."""
         from ifguide.influence.central import CentralDifference
 
         length = sum(float(v.square().sum()) for v in direction.values()) ** 0.5
         step = LOSS_STEP / length if length else 1.0
         for _ in range(2):
-            scorer = CentralDifference(self.model, self.modules, direction, step)
-            values = np.concatenate(self._score([one.document for one in candidates[:4]], scorer)).astype(np.float64)
+            values = score(CentralDifference(self.model, self.modules, direction, step)).astype(np.float64)
             if not values.any():
                 break
             step = LOSS_STEP / float(np.sqrt(np.mean(np.square(values[values != 0]))))
-        return step
+        return CentralDifference(self.model, self.modules, direction, step)
 
     def _score(self, documents: Sequence[int], scorer: "CentralDifference") -> list[np.ndarray]:
         """float32 (T,) of each document's tokens, 0 where nothing counts."""

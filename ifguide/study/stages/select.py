@@ -255,14 +255,15 @@ def save_mask(study: Study, name: str, path: str) -> Selection:
     return _save_marked(study, name, mask, matched=matched)
 
 
-def save_documents(study: Study, name: str, documents: Iterable[int]) -> Selection:
-    """Save all tokens of some documents, by their numbers, as a selection. A ConfigError: a bad name."""
+def save_documents(study: Study, name: str, documents: Iterable[int], answer: str = "") -> Selection:
+    """Save all tokens of some documents, by their numbers, as a selection; `answer` is from `name_answer` if they were
+    traced. A ConfigError: a bad name."""
     _check_new_name(name)
     corpus, mask = study.corpus(), _new_mask(study)
     for document in documents:
         part = slice(int(corpus.offsets[document]), int(corpus.offsets[document + 1]))
         mask[part] = corpus.valid_parts[part]
-    return _save_marked(study, name, mask)
+    return _save_marked(study, name, mask, answer=answer)
 
 
 def _save_marked(study: Study, name: str, mask: np.ndarray, **notes) -> Selection:

@@ -1,4 +1,5 @@
-"""The drawer at the right edge: training documents similar to a clicked completion, or a pair's token probabilities."""
+"""The drawer at the right edge: training documents that pushed toward a clicked completion, beside those that read
+alike; or a pair's token probabilities."""
 
 from collections.abc import Mapping
 
@@ -10,16 +11,14 @@ from ifguide.data.word_index import COMMON_SHARE, TERMS_MOST, Term, WordIndex, m
 from ifguide.evaluation.toxic_spans import Span
 from ifguide.study.analysis.likelihood import read_likelihoods
 from ifguide.ui import components, layout
-from ifguide.ui.compare import likelihood_view, live
+from ifguide.ui.compare import likelihood_view, live, trace_panel
 from ifguide.ui.compare.picks import PROMPT, Pick, remember_pick
-from ifguide.ui.format import column, count, count_of, plain, share, variant_title
+from ifguide.ui.format import column, count, count_of, share, variant_title
 from ifguide.ui.loaders import Loaded
-from ifguide.ui.results.side_by_side import Samples, offensive_spans
+from ifguide.ui.results.side_by_side import Samples, completion_cell, offensive_spans
 
 
 def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[str, str]) -> None:
-    model = plain(variant_title(pick.model, pick.model in loaded.edited))
-    whose = f"{model}, completion {pick.sample + 1}" if pick.prompt != PROMPT else ""
     with st.container(key="drawer", gap="small"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.subheader("Training documents" if pick.model else "Token probabilities", anchor=False)
@@ -29,18 +28,37 @@ def show_drawer(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapping[s
             icon, close = ":material/close:", (0, "close")
             st.button("Close", "drawer_close", None, remember_pick, close, type="tertiary", icon=icon, shortcut="Esc")
         if pick.model:
-            st.caption(whose or model)
-            _show_nearest(loaded, pick.text, pick.span)
+            _show_answer(loaded, pick, colours)
+            chosen = loaded.selection(DEFAULT).mask if DEFAULT in loaded.study.selection_names() else None
+            with st.grid(2, min_column_width=400, gap="medium", key="origins"):
+                with st.container(gap="small"):
+                    trace_panel.show_pushed(loaded, pick, chosen)
+                with st.container(gap="small"):
+                    st.markdown("**Reads alike**")
+                    _show_nearest(loaded, pick.text, pick.span, chosen)
         else:
             _show_likelihood(loaded, samples, pick, colours)
 
 
-def _show_nearest(loaded: Loaded, text: str, span: Span | None) -> None:
+def _show_answer(loaded: Loaded, pick: Pick, colours: Mapping[str, str]) -> None:
+    """The clicked completion, which the drawer may cover."""
+    whose, row = f", completion {pick.sample + 1}" if pick.prompt != PROMPT else "", pick.rows[pick.model]
+    shown = {"rows": [{"sample": pick.sample, "cells": [completion_cell(row)]}]}
+    components.completions(
+        shown | {"prompt": row["prompt"], "change": "", "results": [""]},
+        key="drawer_answer",
+        names=[pick.model],
+        colours=colours,
+        memory=f"{loaded.name}:{pick.prompt}",
+        titles=[f"{variant_title(pick.model, pick.model in loaded.edited)}{whose}"],
+    )
+
+
+def _show_nearest(loaded: Loaded, text: str, span: Span | None, chosen: np.ndarray | None) -> None:
     index, corpus, order = loaded.word_index(), loaded.corpus(), loaded.rank_order()
     matches, terms = index.nearest(text, n=8, span=span, order=order)
     if not matches and not span:
         st.info("No document shares a rare word with this completion.", icon=":material/search_off:")
-    chosen = loaded.selection(DEFAULT).mask if DEFAULT in loaded.study.selection_names() else None
     columns = [column("Document", "titled"), column("Where", "excerpt")]
     rows = []
     for match in matches:

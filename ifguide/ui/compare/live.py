@@ -29,7 +29,8 @@ def tried_rows() -> dict[str, dict]:
     tried = st.session_state.get("tried")
     if not tried or tried["state"] not in ENDED:
         return {}
-    return {model: _row(cell) for model, cell in zip(tried["ask"]["models"], tried["cells"], strict=False)}
+    asked = {"prompt": tried["ask"]["prompt"]}
+    return {model: _row(cell) | asked for model, cell in zip(tried["ask"]["models"], tried["cells"], strict=False)}
 
 
 def _row(cell: dict) -> dict:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 
@@ -25,6 +26,8 @@ class Pick:
     """The model that wrote it; empty: the token probabilities of all models' completions."""
     text: str
     """The completion."""
+    rows: Mapping[str, Any]
+    """The same draw of all models, as rows of a study's samples."""
     span: Span | None
     """Characters of the clicked toxic words; None: the whole completion."""
 
@@ -44,20 +47,18 @@ def read_pick(samples: Samples, tried: Mapping[str, Mapping]) -> Pick | None:
     if len(parts) < 3 or not (parts[1].isdecimal() and len(parts[1]) < 10):
         return None
     prompt, sample, model = parts[0], int(parts[1]), parts[2]
-    if prompt == PROMPT:
-        row = tried.get(model)
-    elif prompt.isdecimal() and len(prompt) < 10 and (model or next(iter(samples))) in samples:
-        frame = samples[model or next(iter(samples))]
-        rows = frame[(frame["prompt_index"] == int(prompt)) & (frame["sample_index"] == sample)]
-        row = rows.iloc[0] if len(rows) else None
-    else:
-        row = None
+    rows: dict[str, Any] = dict(tried) if prompt == PROMPT else {}
+    if prompt.isdecimal() and len(prompt) < 10:
+        for name, frame in samples.items():
+            mine = frame[(frame["prompt_index"] == int(prompt)) & (frame["sample_index"] == sample)]
+            rows |= {name: mine.iloc[0]} if len(mine) else {}
+    row = rows.get(model if model or prompt == PROMPT else next(iter(samples)))
     if row is None:
         return None
     asked, text = st.query_params.get("span", ""), row["completion"]
     spans = read_spans(row.get("toxic_spans"), text) if model else []
     span = next((span for span in spans if f"{span[0]}-{span[1]}" == asked), None)
-    return Pick(prompt=prompt, sample=sample, model=model, text=text, span=span)
+    return Pick(prompt=prompt, sample=sample, model=model, text=text, span=span, rows=rows)
 
 
 def remember_pick(prompt: str | int, picked: str | None) -> None:

@@ -12,6 +12,7 @@ from ifguide.study.analysis.likelihood import read_likelihoods
 from ifguide.ui import components, layout
 from ifguide.ui.compare.drawer import show_drawer
 from ifguide.ui.compare.picks import Pick, read_pick, remember_pick, shown_pick
+from ifguide.ui.compare.trace_panel import stop_trace
 from ifguide.ui.format import column, count, count_of, number, plain, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.results import pins
@@ -54,6 +55,8 @@ def show_prompts(
         likely = not read_record(study.root) or read_likelihoods(study, chosen, [*samples]) is not None
         _show_prompt(loaded, samples, outcomes, colours, chosen, pick, versus, likely)
         _explain(loaded, first, likely)
+    if not (pick and pick.model):
+        stop_trace()
     if pick:
         show_drawer(loaded, samples, pick, colours)
 
@@ -152,7 +155,7 @@ def _explain(loaded: Loaded, name: str, likely: bool) -> None:
     tokens = ", ≋ shows its token probabilities" if likely else ""
     st.caption(
         f"Same prompt and random seed on each row; the most toxic rows come first, and {TOXIC_FROM} or more counts as"
-        f" toxic. Click a completion to see similar training documents; ☆ pins a row to the Overview page{tokens}."
+        f" toxic. Click a completion to see where it comes from; ☆ pins a row to the Overview page{tokens}."
         f" Words with a dotted underline are what {scorer} finds toxic: click them to see training documents with those"
         " words."
     )

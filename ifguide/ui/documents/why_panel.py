@@ -5,7 +5,9 @@ import numpy as np
 import streamlit as st
 
 from ifguide.config.attributions import describe_kind
+from ifguide.config.names import BASE
 from ifguide.study.analysis import explain
+from ifguide.study.analysis.trace import find_obstacle
 from ifguide.study.on_demand import read_result
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.documents import reader
@@ -13,6 +15,8 @@ from ifguide.ui.documents.store import DocumentStore
 from ifguide.ui.excerpts import excerpt_around
 from ifguide.ui.format import column, count_of, number, score, share
 from ifguide.ui.loaders import Loaded
+from ifguide.ui.models_process import ENDED, POLL_SECONDS, ask, explain_failure, read
+from ifguide.ui.results.side_by_side import cut_runs, offensive_spans
 
 SHOWN = 5
 
@@ -31,6 +35,8 @@ def show_why(loaded: Loaded, store: DocumentStore, document: str, span: list[int
                 _show_answer(loaded, store, answer)
             elif panel.open:
                 _offer(loaded, document, span)
+                if not span:
+                    _show_pushed(loaded, document)
 
 
 def _offer(loaded: Loaded, document: str, span: list[int] | None) -> None:
@@ -53,6 +59,8 @@ def _show_answer(loaded: Loaded, store: DocumentStore, answer: dict) -> None:
     picked = None
     if answer["start"] is None and store.kind == answer["kind"] and store.settings["kind"] == "influence":
         _show_phrases(loaded, store, answer["document"])
+    if answer["start"] is None:
+        _show_pushed(loaded, answer["document"])
     with st.grid(2, min_column_width=380):
         with st.container():
             _show_parts(store, answer)
@@ -104,6 +112,48 @@ def _show_queries(loaded: Loaded, kind: str, title: str, values: np.ndarray) -> 
         texts = [[table["prompt"][i], False]], [[table["completion"][i], True]]
         rows.append({"key": str(i), "cells": [score(values[i]), *texts]})
     components.record_table(columns, rows, key=f"why_{kind}", label=title)
+
+
+def _show_pushed(loaded: Loaded, document: str) -> None:
+    """Recorded answers that the document pushed toward, through the models' process."""
+    if find_obstacle(loaded.study) or BASE not in loaded.study.evaluation_names():
+        return
+    of, asked = [str(loaded.study.root), layout.link_state(loaded), document], st.session_state.get("answers_asked", {})
+    if asked.get("of") != of or asked["state"] == "cancelled":
+        if not st.button("Show answers it pushed toward", key="why_answers", icon=":material/play_arrow:"):
+            return
+        asked = st.session_state["answers_asked"] = {"of": of} | ask(loaded, models=[], document=document)
+    if asked["state"] not in ENDED:
+        st.fragment(_wait_for_answers, run_every=POLL_SECONDS)(asked)
+        return
+    if asked["state"] == "failed":
+        st.error(explain_failure(asked["message"]), icon=":material/error:")
+        return
+    samples, rows = loaded.samples(BASE).set_index(["prompt_index", "sample_index"]), []
+    for cell in asked["cells"][:SHOWN]:
+        place = cell["prompt_index"], cell["sample_index"]
+        row = samples.loc[place]
+        runs = cut_runs(row["completion"], offensive_spans(row))
+        texts = [[row["prompt"], False]], [[text, bool(span)] for text, span in runs]
+        rows.append({"key": "{}.{}.base".format(*place), "cells": [score(cell["score"]), *texts]})
+    columns = [column("Pushed"), column("Prompt", "excerpt"), column("Completion", "excerpt")]
+    st.markdown("**Toxic answers it pushed toward**")
+    label = "Recorded answers that the document pushed toward"
+    if picked := components.record_table(columns, rows, key="why_pushed", label=label, pickable=True):
+        st.session_state["picked"] = picked  # a click, so that Compare traces it
+        query = {"study": loaded.name, "prompt": picked.split(".")[0], "pick": picked}
+        st.switch_page("pages/compare.py", query_params=query)
+    st.caption(
+        f"How much likelier training on this document made an answer, to first order: the {len(asked['cells'])} most"
+        " toxic ones of the base model, the furthest pushed first. Click one for all the documents behind it."
+    )
+
+
+def _wait_for_answers(asked: dict) -> None:
+    read(asked)
+    if asked["state"] in ENDED:
+        st.rerun()
+    st.caption("Measuring what this document made likelier…")
 
 
 def _show_nearest(answer: dict) -> str | None:

@@ -62,7 +62,7 @@ function makePickable(box, chip, name, data, pick) {
   const whole = () => pick(chosen && !data.span ? "" : name);
   box.classList.add("pick");
   box.classList.toggle("chosen", chosen);
-  box.title = "Show the nearest training documents";
+  box.title = "Show the training documents it comes from";
   box.tabIndex = -1;
   box.onclick = () => { if (!getSelection()?.toString()) whole(); };
   onKey(box, whole);

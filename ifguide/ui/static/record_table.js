@@ -62,6 +62,29 @@ function fillCell(cell, column, value, veil) {
     title.append(document.createTextNode(value[0]));
     cell.className = "titled";
     cell.append(title, element("span", "under note", value[1]));
+  } else if (column.kind === "scored") { // a score on an axis with the range of what chance gives
+    const [title, note, at, low, high] = value;
+    const axis = element("span", "axis"), [chance, dot] = ["i", "b"].map((tag) => element(tag));
+    const place = (share) => `${Math.max(0, Math.min(1, share)) * 100}%`;
+    chance.style.left = place(low);
+    chance.style.width = `calc(${place(high)} - ${place(low)})`;
+    dot.style.left = place(at);
+    dot.className = at > high ? "above" : "";
+    axis.append(chance, dot);
+    axis.setAttribute("aria-hidden", "true");
+    cell.className = "titled";
+    cell.append(element("span", "strong", title), element("span", "under num", note), axis);
+  } else if (column.kind === "tokens") {
+    const excerpt = element("span", "excerpt tokens" + (veil === "all" ? " veil" : ""));
+    if (veil === "all") excerpt.setAttribute("aria-hidden", "true");
+    for (const [text, step, offensive] of value) {
+      const run = element("span", veil === "words" && offensive ? "veil" : "", text);
+      if (run.className) run.setAttribute("aria-hidden", "true");
+      if (step) run.style.background = column.bins[step + column.middle];
+      excerpt.append(run);
+    }
+    cell.className = "long";
+    cell.append(excerpt);
   } else if (column.kind === "state") {
     cell.append(element("span", `state ${value[0]}`, value[1]));
     if (value[2]) cell.append(element("span", "under", value[2]));

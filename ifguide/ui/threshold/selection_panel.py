@@ -216,6 +216,8 @@ def show_saved(loaded: Loaded, keep: Keep) -> None:
 
 
 def settings_line(settings: dict) -> str:
+    if settings.get("answer"):
+        return "Documents that pushed toward an answer"
     if settings["tokens_above"] is None:
         return CHOSEN_OTHERWISE.get(settings["kind"], "The best by scores from a file")
     top = f"top {share(settings['tokens_above'], settings['n_valid'], digits=2)}"
