@@ -137,8 +137,8 @@ def _read_messages(row: Row, field: str) -> list[dict]:
 def _join_parts(content, where: str, field: str) -> str:
     """A message's content as text, whether it is one or a list of parts."""
     parts = content if isinstance(content, list) else [{"type": "text", "text": "" if content is None else content}]
-    found = (part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text")
-    if len(texts := [text for text in found if isinstance(text, str)]) < len(parts):
+    given = (part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text")
+    if len(texts := [text for text in given if isinstance(text, str)]) < len(parts):
         expected = "expected content as text, or as parts {'type': 'text', 'text': ...},"
         raise InputError(f"{where}: {expected} in {field!r}, got {content!r:.80}; remove the row, or other parts")
     return "".join(texts)

@@ -89,12 +89,12 @@ def test_of_two_at_once_one_is_refused_and_the_others_setting_stays(tmp_path):
     files = {name: write_scores(study, name) for name in ("first", "second")}
     begun, end = threading.Event(), threading.Event()
 
-    def stand():
+    def wait():
         begun.set()
         assert end.wait(60)
 
     slow = threading.Thread(
-        target=import_scores, args=(study, "first", files["first"]), kwargs={"progress": StopAt("index", stand)}
+        target=import_scores, args=(study, "first", files["first"]), kwargs={"progress": StopAt("index", wait)}
     )
     slow.start()
     assert begun.wait(60)

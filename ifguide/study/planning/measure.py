@@ -158,7 +158,7 @@ class Measured:
 
 
 def usual(lengths: np.ndarray, tokens: int) -> np.ndarray:
-    """Numbers of the sequences around the one that the middle token is in, by length, with about so many tokens: as
+    """Numbers of the sequences around the one that the middle token is in, by length, of about this many tokens: as
     alike as those of a batch, so that little of them is padding."""
     order = np.argsort(lengths, kind="stable")
     ends = np.cumsum(lengths[order])
