@@ -101,7 +101,7 @@ def _follow(shown: dict) -> None:
     if shown["state"] not in ENDED:
         read(shown)
     if shown["state"] in ENDED:
-        st.session_state["notice"] = st.session_state.get("said")  # it was not the reader who redrew the page
+        st.session_state["notice"] = st.session_state.get("notice") or st.session_state.get("said")  # stays to be read
         st.rerun()
     text, part = _progress(shown)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
