@@ -101,7 +101,8 @@ def _follow(shown: dict) -> None:
     if shown["state"] not in ENDED:
         read(shown)
     if shown["state"] in ENDED:
-        st.rerun()  # with the answer in place of its progress
+        st.session_state["notice"] = st.session_state.get("notice") or st.session_state.get("said")  # stays to be read
+        st.rerun()
     text, part = _progress(shown)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.progress(part, text)
