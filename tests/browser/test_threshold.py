@@ -214,7 +214,7 @@ def test_the_board_answers_every_way_to_choose(page, address, index):
     for share, answer in (("150", "“150” is not a share above 0%"), ("0.0000001", "That is less than one token")):
         page.get_by_label("Top %").fill(share)
         page.keyboard.press("Enter")
-        assert page.get_by_role("alert").inner_text().startswith(answer)
+        assert page.locator(".why").inner_text().startswith(answer)
     settle(page)
     assert above(page) == 1
     type_in(page, page.get_by_role("textbox", name="Threshold"), "2")

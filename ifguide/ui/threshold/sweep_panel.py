@@ -3,7 +3,6 @@
 import streamlit as st
 
 from ifguide.errors import IFGuideError
-from ifguide.runtime.jobs import active_job
 from ifguide.study.analysis.dose import EDITED, TRAINED
 from ifguide.study.sweep import sweep_models, sweep_tokens
 from ifguide.ui import job_panel, layout
@@ -18,6 +17,7 @@ POINTS_MOST = 20
 def ask_sweep(loaded: Loaded, kind: str, above: int) -> None:
     """Ask for a range of thresholds, at first around the handle with its tokens `above`, and start the sweep."""
     study, most = loaded.study, loaded.index(kind).n_valid - 1
+    pending = job_panel.is_pending(study.root, "sweep", study.name)
     note = "Makes and measures a model at each of several thresholds, in the background."
     with st.popover("Measure this range", help=note, icon=":material/stacked_line_chart:"):
         method = layout.switch("Method", METHODS, key="sweep_method", default=EDITED)
@@ -34,9 +34,7 @@ def ask_sweep(loaded: Loaded, kind: str, above: int) -> None:
         about = "" if each is None or not waiting else f", about {duration(each * len(waiting))}"
         rest = "Neighbours, token and perplexity budget are those of study.toml."
         st.caption(f"{count_of(len(waiting), 'model')} to make{about}. {rest}")
-        if st.button(
-            "Start", "sweep", icon=":material/play_arrow:", disabled=not waiting or active_job(study.root) is not None
-        ):
+        if st.button("Start", "sweep", icon=":material/play_arrow:", disabled=not waiting or pending):
             span = ["--from", str(int(first)), "--to", str(int(last))]
             options = ["--points", str(points), "--method", method, "--attribution", kind, *span]
             job_panel.start(study.root, ["sweep", study.name, *options])
