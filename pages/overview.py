@@ -10,7 +10,6 @@ from ifguide.study.freshness import stage_states
 from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import STAGES
-from ifguide.study.stages.select import selection_warning
 from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.format import STATE_WORDS, column, count_of, duration, job_title, plain, sentence
 from ifguide.ui.loaders import Loaded
@@ -126,8 +125,7 @@ with layout.guard():
     states = stage_states(loaded.study)
     fresh = {stage for stage, state in states.items() if state.state != "missing"}
     show_run(loaded.study, states)
-    if warning := selection_warning(loaded.study):
-        st.warning(plain(warning), icon=":material/rule:")
+    layout.warn_of_selection(loaded)
     show_result(loaded)
     show_next(fresh)
     done = sum(state.state == "fresh" for state in states.values())

@@ -18,7 +18,6 @@ from ifguide.study.analysis.dose import rank_agreement
 from ifguide.study.analysis.reliability import KINDS, describe_reliability, read_reliability
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
-from ifguide.study.stages.select import selection_warning
 from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.documents.loaders import open_log, reviewer
 from ifguide.ui.format import count, count_of, plain, score
@@ -343,6 +342,5 @@ loaded = frame.open_page("Threshold", wide=True)
 with layout.guard():
     layout.need_stage(loaded, "index", "The threshold needs the sorted scores.")
     layout.note_changes(loaded)
-    if warning := selection_warning(loaded.study):
-        st.warning(plain(warning), icon=":material/rule:")
+    layout.warn_of_selection(loaded)
     tune(loaded)
