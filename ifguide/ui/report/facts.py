@@ -163,7 +163,7 @@ def _documents(study: Study, chosen: Selection, toxic_words: frozenset[str]) -> 
         centre = int(np.argmax(np.where(mask, values, -np.inf)))
         start = max(0, min(centre - DOCUMENT_TOKENS // 2, len(pieces) - DOCUMENT_TOKENS))
         part = slice(start, min(len(pieces), start + DOCUMENT_TOKENS))
-        known = mask if corpus.in_span is None else mask | np.asarray(corpus.in_span[here])
+        by_people = mask if corpus.in_span is None else mask | np.asarray(corpus.in_span[here])
         shown.append(
             ShownDocument(
                 title=f"{rank}. {document.id}",
@@ -171,7 +171,7 @@ def _documents(study: Study, chosen: Selection, toxic_words: frozenset[str]) -> 
                 pieces=pieces[part],
                 scores=values[part],
                 selected=mask[part],
-                hidden=hide_words("".join(pieces), np.cumsum([*map(len, pieces)]), known, toxic_words)[part],
+                hidden=hide_words("".join(pieces), np.cumsum([*map(len, pieces)]), by_people, toxic_words)[part],
                 cut=(part.start > 0, part.stop < len(pieces)),
             )
         )

@@ -46,9 +46,9 @@ def _line(points: Sequence[Measured]) -> dict:
     measured = sorted({point.tokens_above for point in points})
     steps = (np.geomspace(*ends, STEPS + 1) for ends in zip(measured, measured[1:], strict=False))
     places = sorted({*measured, *(round(place) for step in steps for place in step)})
-    found = [between for at in places if (between := interpolate(points, points[0].kind, points[0].method, at))]
-    columns = {end: [getattr(between.tp, end) for between in found] for end in ("value", "low", "high")}
-    return columns | {"measured": measured, "above": places, "rise": [between.rise for between in found]}
+    interpolated = [between for at in places if (between := interpolate(points, points[0].kind, points[0].method, at))]
+    columns = {end: [getattr(between.tp, end) for between in interpolated] for end in ("value", "low", "high")}
+    return columns | {"measured": measured, "above": places, "rise": [between.rise for between in interpolated]}
 
 
 def dose_table(points: Sequence[Measured], metrics: Mapping[str, dict]) -> Table:

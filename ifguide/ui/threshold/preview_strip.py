@@ -57,14 +57,14 @@ def show_strip(loaded: Loaded, settings: dict, n_tokens: int, budget: float) -> 
         if shown["state"] not in ENDED:
             read(shown, cancel=True)
         shown = st.session_state["previewed"] = {}
-    wanted = st.session_state.pop("preview_wanted", False)
+    asked = st.session_state.pop("preview_wanted", False)
     if read_record(loaded.study.root):
         st.caption("This study was recorded without its models. You can preview a selection in studies built here.")
         return
     if reason := missing_weights(loaded.study, BASE):
         st.caption(f"No preview is possible: {sentence(reason)}.")
         return
-    if wanted and not shown and n_tokens:
+    if asked and not shown and n_tokens:
         shown = {"of": of} | ask(loaded, models=[], choice=settings, settings={"perplexity_budget": budget})
         st.session_state["previewed"] = shown
     state = shown.get("state")
@@ -101,7 +101,7 @@ def _follow(shown: dict) -> None:
     if shown["state"] not in ENDED:
         read(shown)
     if shown["state"] in ENDED:
-        st.session_state["notice"] = st.session_state.get("notice") or st.session_state.get("said")  # stays to be read
+        st.session_state["notice"] = st.session_state.get("notice") or st.session_state.get("noticed")  # stays to be read
         st.rerun()
     text, part = _progress(shown)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):

@@ -75,8 +75,8 @@ def show_bar(
     with bar, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         name = saved_as(loaded, settings)
         state = f"Saved as “{plain(selection_title(name))}”" if name else "Not saved"
-        said = st.session_state["said"] = st.session_state.pop("notice", None)
-        st.caption(said or state, width="content")
+        notice = st.session_state["noticed"] = st.session_state.pop("notice", None)
+        st.caption(notice or state, width="content")
         st.space("stretch")
         for label, icon in (("Undo", "undo"), ("Reset", "restart_alt")):
             layout.button(label, f"step_{label}", icon, steps[label], disabled=steps[label] is None)
