@@ -247,7 +247,7 @@ def test_the_veil_hides_what_it_says_and_every_part_tells_what_was_clicked(page)
         const known = { runs: [[" you ", ""], ["old fool", "5-13"], ["!", ""]], whole: false, ...rating };
         const cells = [known, { ...known, runs: [["so so", ""]], whole: true }];
         const pair = { prompt: "p", change: "", results: ["", ""], rows: [{ sample: 3, cells }] };
-        const models = { names: ["m.x", "n"], titles: ["m", "n"], colours: ["#000", ""] };
+        const models = { names: ["m.x", "n"], titles: ["m", "n"], colours: ["#000", ""], hollow: [false, true] };
         const state = { first: 3, rated: true, pickable: true, acts: true, chosen: "3.m.x", span: "", pinned: 3,
           tokens: true };
         const setTriggerValue = (name, value) => said.push([name, value]);
@@ -288,7 +288,7 @@ def test_hostile_texts_show_faithfully_in_both_components(page):
         return texts.filter((text, i) => {
           const cells = [{ runs: [["x", ""], [text, "1-2"]], whole: false, toxicity: "0.10", high: false }, null];
           const pair = { prompt: text, change: text, results: [text, ""], rows: [{ sample: 0, cells }] };
-          const models = { names: ["m", "n"], titles: [text, "n"], colours: ["#000", ""], memory: String(i) };
+          const models = { names: ["m", "n"], titles: [text, "n"], colours: ["#000", ""], hollow: [false, true], memory: String(i) };
           rows({ parentElement: a, setTriggerValue: () => {}, data: { pair, ...models, ...state } });
           const values = { texts: [text, "y"], layers: { s: [1, -1] } };
           const items = [{ key: String(i), title: text, colour: "#000", facts: text, marks: [0, 32], ...values }];

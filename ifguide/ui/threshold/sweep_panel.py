@@ -24,7 +24,9 @@ def ask_sweep(loaded: Loaded, kind: str, above: int) -> None:
         points = int(st.number_input("Thresholds", 1, POINTS_MOST, 5, 1, key="sweep_points"))
         with st.container(horizontal=True):
             first = st.number_input("From tokens", 1, most, max(1, above // 2), key=f"sweep_from_{above}", width=140)
-            last = st.number_input("To tokens", 1, most, min(most, 2 * above), key=f"sweep_to_{above}", width=140)
+            last = st.number_input(
+                "To tokens", 1, most, min(most, max(1, 2 * above)), key=f"sweep_to_{above}", width=140
+            )
         try:
             models = sweep_models(study, sweep_tokens(study, points, kind, int(first), int(last)), kind, method)
         except IFGuideError as error:
