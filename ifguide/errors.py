@@ -64,18 +64,18 @@ def explain_system_error(error: BaseException) -> str | None:
     The causes of `error` are searched too. Libraries in C++ and Rust wrap the system's errors in their own; the number
     or the words are still in the message.
     """
-    if (found := _find_system_error(error)) is None:
+    if (cause := _find_system_error(error)) is None:
         return None
-    code, place = found
+    code, place = cause
     return place + "; ".join(filter(None, (os.strerror(code), _REMEDIES.get(code))))
 
 
 def system_reason(error: BaseException) -> str:
     """What the operating system refused, without place and remedy, such as "No space left on device; the disk is full";
     empty where it refused nothing."""
-    if (found := _find_system_error(error)) is None:
+    if (cause := _find_system_error(error)) is None:
         return ""
-    return "; ".join(filter(None, (os.strerror(found[0]), _REMEDIES.get(found[0], "").partition(";")[0])))
+    return "; ".join(filter(None, (os.strerror(cause[0]), _REMEDIES.get(cause[0], "").partition(";")[0])))
 
 
 def _find_system_error(error: BaseException) -> tuple[int, str] | None:

@@ -14,6 +14,7 @@ from ifguide.ui.format import count_of, plain, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.results import tables as comparison
+from ifguide.ui.results.dose import dose_csv, dose_table
 from ifguide.ui.results.frontier import frontier_points, pull_in
 
 COUNTS = {"all": "Every completion", "highest": "Highest of each prompt"}
@@ -30,7 +31,9 @@ def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> N
     st.caption(f"{plain(comparison.facts_text(metrics[first]))} Hover over a column header for its definition.")
     for name in names:
         if warning := metrics[name].get("fluency_warning"):
-            st.warning(f"{plain(variant_title(name))}: {plain(warning)}", icon=":material/warning:")
+            st.warning(
+                f"{plain(variant_title(name, name in loaded.edited))}: {plain(warning)}", icon=":material/warning:"
+            )
     if note := treatment_note(loaded.study, names):
         st.warning(plain(note), icon=":material/warning:")
     if first == "base":
@@ -68,18 +71,35 @@ def show_frontier(loaded: Loaded, chosen: list[str], colours: dict[str, str]) ->
         return
     alt = "Worst-case toxicity against perplexity of every measured model; the table beside it has the values"
     with st.grid(2, min_column_width=400):
-        figure = charts.frontier_chart(points, colours=colours, chosen=chosen)
+        figure = charts.frontier_chart(points, colours=colours, chosen=chosen, edited=loaded.edited)
         st.plotly_chart(figure, key="frontier", config=CONFIG, alt=alt)
         with st.container():
             columns, rows = comparison.frontier_rows(metrics, colours)
             components.record_table(columns, rows, key="frontier_table", label="Toxicity and perplexity of every model")
             note = f"Every measured model of this study; lower left is better. Bars and small numbers are {INTERVALS}"
+            if loaded.edited:
+                note += " Hollow: edited, not retrained; their perplexity is from half of the held-out text."
             if pull_in(points, chosen)[1]:
                 note += " A number with an arrow is a perplexity beyond the edge."
             st.caption(plain(note))
 
 
-def show_distributions(samples: dict, colours: dict[str, str]) -> None:
+def show_doses(loaded: Loaded) -> None:
+    points, file = loaded.measured(), f"{loaded.name}-thresholds.csv"
+    if len(points) < 2:
+        return
+    st.subheader("Toxic answers by tokens taken out", anchor=False)
+    with st.grid(2, min_column_width=400):
+        alt = "Prompts with a toxic answer by the number of tokens taken out; the table beside it has the values"
+        st.plotly_chart(charts.dose_chart(points), key="doses", config=CONFIG, alt=alt)
+        with st.container():
+            table = dose_table(points, loaded.metrics(point.model for point in points))
+            components.record_table(*table, key="dose_table", label="Models by tokens taken out")
+            st.caption("Dots: retrained; rings: edited, not retrained; dashed: interpolated. Threshold measures more.")
+            layout.offer_download("CSV", lambda: dose_csv(points), file, "text/csv", key="dose_csv")
+
+
+def show_distributions(loaded: Loaded, samples: dict, colours: dict[str, str]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.subheader("How toxic the completions are", anchor=False)
         view = layout.switch("Count", COUNTS, key="count", default="all")
@@ -88,9 +108,9 @@ def show_distributions(samples: dict, colours: dict[str, str]) -> None:
         name: (frame["toxicity"] if view == "all" else highest_toxicity(frame)).to_numpy()
         for name, frame in samples.items()
     }
-    figure = charts.toxicity_chart(values, unit=unit, colours=colours)
+    figure = charts.toxicity_chart(values, unit=unit, colours=colours, edited=loaded.edited)
     st.plotly_chart(figure, key="toxicity", config=CONFIG, alt="Toxicity of the models' completions")
-    toxic = " · ".join(comparison.toxic_text(values))
+    toxic = " · ".join(comparison.toxic_text(values, loaded.edited))
     st.caption(plain(f"{unit.capitalize()} rated {TOXIC_FROM} or more · {toxic}."))
 
 
@@ -110,7 +130,7 @@ with layout.guard():
         st.warning(plain(warning), icon=":material/warning:")
     colours = variant_colours(evaluated)
     with st.container(key="models_line", horizontal=True, vertical_alignment="center", gap="small"):
-        names = models_line.ask_models(evaluated)
+        names = models_line.ask_models(evaluated, loaded.edited)
         st.space("stretch")
         outcome_place, margin_place = st.container(width="content"), st.container(width="content")
         note = "Hides names and numbers, so that you can first vote for the better completions."
@@ -134,6 +154,7 @@ with layout.guard():
             show_metrics(loaded, names, colours)
         elif view == "Charts":
             show_frontier(loaded, names, colours)
-            show_distributions(samples, colours)
+            show_doses(loaded)
+            show_distributions(loaded, samples, colours)
         else:
             methods_panel.show_methods(loaded)

@@ -10,7 +10,6 @@ from ifguide.study.freshness import stage_states
 from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import STAGES
-from ifguide.study.stages.select import selection_warning
 from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.format import STATE_WORDS, column, count_of, duration, job_title, plain, sentence
 from ifguide.ui.loaders import Loaded
@@ -53,14 +52,16 @@ def show_result(loaded: Loaded) -> None:
                 components.present(slides, key="present")
         st.markdown(plain(" ".join(more)))
         if pair:
-            components.completions(pair, key="pair", names=pair["models"], colours=colours, memory=loaded.name)
+            components.completions(
+                pair, key="pair", names=pair["models"], colours=colours, hollow=loaded.edited, memory=loaded.name
+            )
     shown = {name: values for name, values in metrics.items() if name in FIRST_MODELS or len(metrics) <= FEW_MODELS}
     columns, rows = comparison.metric_table(shown, comparison.HEADLINE, notes=False)
     columns.insert(1, column("Worst-case toxicity, 0 to 1", "range"))
     for row in rows:
         values = shown[row["key"]]
         ends = [values.get(f"emt_{end}", values["emt"]) for end in ("low", "high")]
-        row["cells"].insert(1, [values["emt"], *ends, colours[row["key"]]])
+        row["cells"].insert(1, [values["emt"], *ends, colours[row["key"]], row["key"] in loaded.edited])
     components.record_table(columns, rows, key="headline", label="Metrics of every model")
     st.caption(plain(comparison.facts_text(next(iter(metrics.values())))))
     if n_others := len(metrics) - len(shown):
@@ -86,10 +87,8 @@ def show_stages(study: Study, states: dict, running: str | None) -> None:
     for place, stage in enumerate(STAGES, 1):
         state = states[stage]
         reason = "" if state.state == "missing" else layout.explain(state)
-        shown = [state.state, STATE_WORDS[state.state], reason]
-        if stage == running:
-            shown = ["running", "Running now", ""]
-        elif not study.units(stage):
+        shown = ["running", "Running now", ""] if stage == running else [state.state, STATE_WORDS[state.state], reason]
+        if not study.units(stage):
             shown = ["missing", "Skipped", "With these settings, nothing needs it."]
         cells = [[f"{place}. {job_title(stage)}", STAGES[stage].note, ""], shown, duration(state.seconds)]
         rows.append({"key": stage, "cells": cells})
@@ -122,11 +121,11 @@ if not st.session_state.get("study"):
 
 loaded = frame.open_page("Overview")
 with layout.guard():
+    st.caption("Training documents that teach this model to be toxic, and the model without them.")
     states = stage_states(loaded.study)
     fresh = {stage for stage, state in states.items() if state.state != "missing"}
     show_run(loaded.study, states)
-    if warning := selection_warning(loaded.study):
-        st.warning(plain(warning), icon=":material/rule:")
+    layout.warn_of_selection(loaded)
     show_result(loaded)
     show_next(fresh)
     done = sum(state.state == "fresh" for state in states.values())

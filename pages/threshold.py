@@ -14,21 +14,33 @@ from ifguide.errors import InputError
 from ifguide.selection.index import Resolved
 from ifguide.storage.lock import read_record
 from ifguide.study.analysis.document_map import read_map
+from ifguide.study.analysis.dose import rank_agreement
 from ifguide.study.analysis.reliability import KINDS, describe_reliability, read_reliability
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
-from ifguide.study.stages.select import selection_warning
 from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.documents.loaders import open_log, reviewer
 from ifguide.ui.format import count, count_of, plain, score
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded, remembered
-from ifguide.ui.threshold import blind_audit, board, map_panel, overlap_panel, selection_panel
+from ifguide.ui.results.dose import dose_parts
+from ifguide.ui.threshold import (
+    blind_audit,
+    board,
+    map_panel,
+    overlap_panel,
+    preview_strip,
+    selection_panel,
+    sweep_panel,
+)
 from ifguide.ui.threshold import tables as selection_tables
+from ifguide.ui.threshold.places import suggest
 from ifguide.ui.threshold.tuning import CONTROLS, Tuning, apply_choice, read_address, write_address
 
 PAGE_SIZE = 8
 ROWS_SHOWN = 12
 """Words and sources shown until the reader asks for all."""
+EFFECTS_UP_TO = 5_000_000
+"""With more tokens in the highest tenth, the influence of tokens by other scores is added up on release only."""
 PARTS = ["Affected documents", "Map", "Words", "Sources", "Saved & compare"]
 
 
@@ -44,7 +56,8 @@ def default_tuning(loaded: Loaded, kind: str) -> Tuning:
 
 @remembered(4)
 def board_parts(loaded: Loaded, kind: str) -> dict:
-    return board.board_parts(loaded.index(kind))
+    index, influence = loaded.index(kind), loaded.influence(kind)
+    return board.board_parts(index, influence if index.n_tail <= EFFECTS_UP_TO else None)
 
 
 def ask_attribution(loaded: Loaded) -> str:
@@ -84,8 +97,10 @@ def keep_tuning(loaded: Loaded, kind: str, tuning: Tuning, *, undone: bool = Fal
     above = loaded.resolved(tuning.settings(kind)).n_above  # fewer than asked for if scores tie
     tuning = dataclasses.replace(tuning, tokens_above=above)
     before = st.session_state["tuning"][1]
-    if not undone and before.settings(kind) != tuning.settings(kind):
-        st.session_state["undo"].append(before)
+    if before.settings(kind) != tuning.settings(kind):
+        preview_strip.want_preview()
+        if not undone:
+            st.session_state["undo"].append(before)
     st.session_state["tuning"] = (loaded.name, tuning)
     written = {**write_address(tuning, default_tuning(loaded, kind)), "study": loaded.name}
     changes: dict = {
@@ -161,11 +176,17 @@ class View:
         return low, high, words, self.loaded.in_range(self.kind, low, high)
 
 
-def show_board(view: View, audit: dict) -> None:
+def show_board(view: View, audit: dict, budget: float) -> None:
     loaded, kind, tuning, exact, corpus = view.loaded, view.kind, view.tuning, view.exact, view.loaded.corpus()
     index, parts, scores = loaded.index(kind), board_parts(loaded, kind), loaded.scores(kind)
     own = None if view.chosen is None or audit["open"] else selection_tables.values_of(corpus, scores, view.chosen)
-    penalty, predicts = loaded.study.config.suppress.penalty, describe_kind(kind).curvature
+    influence, penalty = loaded.influence(kind), loaded.study.config.suppress.penalty
+    predicts = influence is not None or describe_kind(kind).curvature
+    result = board.exact_result(exact, st.session_state.get("board_seq", 0))
+    if influence is not None:
+        result["effect"] = index.total(exact, influence)
+    measured = [] if audit["open"] else loaded.measured()
+    of_kind, usual = [point for point in measured if point.kind == kind], default_tuning(loaded, kind).tokens_above
     payload = {
         **{key: parts[key] for key in ("unit", "lowest", "highest", "knots", "words")},
         "id": f"{loaded.name} {kind}",
@@ -178,14 +199,32 @@ def show_board(view: View, audit: dict) -> None:
         "low": tuning.low,
         "high": tuning.high,
         "inside": None if tuning.low is None else index.tokens_above(tuning.low) - index.tokens_above(tuning.high),
-        "exact": board.exact_result(exact, st.session_state.get("board_seq", 0)),
+        "exact": result,
         "rank": board.rank_line(exact),
         "marks": [] if own is None else board.document_marks(own),
         "boundary": board.boundary(corpus, index, scores, exact),
         "audit": audit,
-        "effect": board.effect_text(index.n_valid, penalty, predicts=predicts),
+        "kind": kind,
+        "outcome": preview_strip.outcome(),
+        "dose": dose_parts(measured),
+        "places": [] if audit["open"] else suggest(of_kind, parts["knots"], audit["rows"], usual, budget),
+        "effect": board.effect_text(index.n_valid, penalty, predicts=predicts, agreement=rank_agreement(measured)),
     }
     components.threshold_board(payload, key="board", on_choice=partial(apply_board_choice, loaded, kind))
+
+
+def show_outcome(view: View) -> float:
+    """What the base model answers without the selected tokens; returns how much perplexity may rise, as a share."""
+    budget = view.loaded.study.config.suppress.perplexity_budget
+    with st.container(border=True, key="strip"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown("**Preview: edited, not retrained**", help=preview_strip.ABOUT, width="content")
+            if read_record(view.loaded.study.root) is None:
+                st.space("stretch")
+                budget = preview_strip.ask_budget(view.loaded)
+                sweep_panel.ask_sweep(view.loaded, view.kind, view.exact.n_above)
+        preview_strip.show_strip(view.loaded, view.settings, view.exact.n_selected, budget)
+    return budget
 
 
 def show_map(view: View) -> None:
@@ -276,8 +315,13 @@ def tune(loaded: Loaded) -> None:
         tuning, chosen = current_tuning(loaded, kind), chosen_document(loaded)
         view = View(loaded, kind, tuning, loaded.resolved(tuning.settings(kind)), chosen)
         audit = update_audit(loaded, kind, tuning)
-        show_board(view, audit)
-        if not audit["open"]:  # the tables would give away which words are selected
+        board_place = st.container()
+        budget = loaded.study.config.suppress.perplexity_budget
+        if not audit["open"]:  # what follows would give away which words are selected
+            budget = show_outcome(view)
+        with board_place:
+            show_board(view, audit, budget)
+        if not audit["open"]:
             parts = dict(zip(PARTS, (show_documents, show_map, show_words, show_sources, show_saved), strict=True))
             if job_panel.refuse_recorded(loaded.study.root) and read_map(loaded.study) is None:
                 del parts["Map"]
@@ -291,13 +335,12 @@ def tune(loaded: Loaded) -> None:
             "Undo": (lambda: keep_tuning(loaded, kind, changes.pop(), undone=True)) if changes else None,
             "Reset": (lambda: keep_tuning(loaded, kind, default)) if changed else None,
         }
-        selection_panel.show_bar(loaded, view.settings, keep_tuning, steps)
+        selection_panel.show_bar(loaded, view.settings, budget, keep_tuning, steps)
 
 
 loaded = frame.open_page("Threshold", wide=True)
 with layout.guard():
     layout.need_stage(loaded, "index", "The threshold needs the sorted scores.")
     layout.note_changes(loaded)
-    if warning := selection_warning(loaded.study):
-        st.warning(plain(warning), icon=":material/rule:")
+    layout.warn_of_selection(loaded)
     tune(loaded)

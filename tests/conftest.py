@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 
+import hypothesis
 import pytest
 import typer.testing
 
@@ -16,6 +17,9 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYO
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # No test cuts the power, and a disk takes some five milliseconds to write a file down for good.
 os.fsync = lambda file: None
+# A machine that is busy is slow, not wrong.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 # Typer makes all commands and options anew for every command that is run.
 typer.main.get_command = typer.testing._get_command = functools.cache(typer.main.get_command)
 

@@ -11,4 +11,4 @@ THOROUGH = "IFGUIDE_TEST_THOROUGH"
 def examples(few: int, many: int, *suppressed: HealthCheck) -> settings:
     """Few by default, many for `make test-all`; without a time limit for an example."""
     n = many if THOROUGH in os.environ else few
-    return settings(max_examples=n, deadline=None, suppress_health_check=suppressed)
+    return settings(max_examples=n, suppress_health_check=suppressed)

@@ -111,7 +111,12 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel):
     app |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "pages").glob("*.py")}
     copies = {f"ifguide/ui/app_files/{name}" for name in app}
     assert names == copies | {"ifguide/py.typed"} | {name for name in files if "__pycache__" not in name}
-    assert {Path(name).suffix for name in names if name.startswith("ifguide/ui/static/")} == {".css", ".js", ".svg"}
+    assert {Path(name).suffix for name in names if name.startswith("ifguide/ui/static/")} == {
+        ".css",
+        ".js",
+        ".svg",
+        ".txt",
+    }
 
 
 def test_the_installed_commands_run_outside_the_checkout(outside):

@@ -152,7 +152,7 @@ def trace(
     save: Annotated[str | None, Option(metavar="SELECTION", help="Save the best documents as a selection.")] = None,
     documents: Annotated[int, Option(min=1, help="How many of them.")] = 50,
 ) -> Answer:
-    """Rank training documents by how much likelier they made an answer.
+    """Rank documents by how much likelier they made an answer.
 
     Scores documents that read alike, those with the highest scores, and random ones, whose range is the noise floor.
     The answer's influence is measured at the base model, which was trained on all of them.

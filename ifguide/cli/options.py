@@ -9,6 +9,8 @@ from typing import Annotated, Any, NamedTuple
 
 from typer import Argument, Option
 
+from ifguide.errors import InputError
+
 StudyName = Annotated[str, Argument(metavar="NAME", help="Name of the study, which is a folder in the cache.")]
 SelectionName = Annotated[str, Option("--selection", metavar="SELECTION", help="Name of the selection.")]
 Background = Annotated[bool, Option("--background", help="Start a background job and return at once.")]
@@ -55,3 +57,16 @@ def _strict(value: Any) -> Any:
 
 def split_names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def read_share(text: str | None, option: str) -> float | None:
+    """`1%` or `0.01` as a share; an InputError: it is neither, or not between 0 and 1."""
+    if text is None:
+        return None
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise InputError(f"{option}: expected a share such as 1% or 0.01, got {text!r}")
+    return share

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from ifguide.cli.options import Answer, SelectionName, StudyName
+from ifguide.cli.options import Answer, SelectionName, StudyName, read_share
 from ifguide.cli.running import follow_run, open_study
 from ifguide.config.attributions import attributions
 from ifguide.errors import ConfigError
@@ -26,6 +26,10 @@ def select(
     tokens: Annotated[int | None, Option(min=1, help="Threshold: this many tokens score higher.")] = None,
     share: Annotated[float | None, Option(min=0, max=100, help="Threshold: this % of tokens scores higher.")] = None,
     quantile: Annotated[float | None, Option(min=0, max=1, help="Threshold: this quantile of all scores.")] = None,
+    perplexity: Annotated[
+        str | None,
+        Option(metavar="SHARE", help="Threshold: the best measured one whose perplexity rose by at most this, as 1%."),
+    ] = None,
     window: Annotated[int | None, Option(min=0, help="Tokens selected on each side of a hit.")] = None,
     max_tokens: Annotated[int | None, Option(min=0, help="Token budget; 0: no budget.")] = None,
     attribution: Annotated[
@@ -39,24 +43,31 @@ def select(
 ) -> Answer:
     """Select tokens by threshold, window and budget (Algorithm 1).
 
-    Give the threshold as one of --tokens, --share and --quantile. Other settings come from study.toml.
+    Give the threshold as one of --tokens, --share, --quantile and --perplexity. Other settings come from study.toml.
     """
     from ifguide.selection.algorithm import quantile_of_share
+    from ifguide.study.analysis.dose import best_measured
     from ifguide.study.lineage import Unit
     from ifguide.study.pipeline import import_scores
     from ifguide.study.stages.select import save_mask, save_selection
 
-    if mask and any(value is not None for value in (tokens, share, quantile, window, max_tokens, attribution, scores)):
+    if mask and any(
+        value is not None for value in (tokens, share, quantile, perplexity, window, max_tokens, attribution, scores)
+    ):
         raise ConfigError("expected only --name beside --mask, whose file names the tokens; leave out the others")
     if scores and attribution:
         raise ConfigError("expected --scores or --attribution, got both; leave out one of them")
-    if [tokens, share, quantile].count(None) < 2:
-        raise ConfigError("expected one of --tokens, --share and --quantile, got several; leave out the others")
+    if [tokens, share, quantile, perplexity].count(None) < 3:
+        thresholds = "--tokens, --share, --quantile and --perplexity"
+        raise ConfigError(f"expected one of {thresholds}, got several; leave out the others")
     study = open_study(name)
     if scores:
         attribution = scores.stem.replace("-", "_")
         with follow_run() as progress:
             study = import_scores(study, attribution, scores, progress=progress)
+    if budget := read_share(perplexity, "--perplexity"):
+        best = best_measured(study, attribution or study.config.selection.attribution, budget)
+        tokens, attribution = best.tokens_above, best.kind
     given = {
         "tokens_above": tokens,
         "quantile": quantile if share is None else quantile_of_share(share),
@@ -84,6 +95,8 @@ def select(
         f" documents, threshold {settings['threshold']:.4g}; train without them with `ifguide suppress {name}"
         f" --selection {saved.name}`"
     )
+    if budget:
+        text += f"\nas {best.model}, measured: {best.tp.value:.1%} of prompts have a toxic answer"
     return Answer({"study": name, "selection": saved.name, "settings": settings}, text)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Option, echo
 
-from ifguide.cli.options import Answer, SelectionName, StudyName, split_names
+from ifguide.cli.options import Answer, SelectionName, StudyName, read_share, split_names
 from ifguide.cli.running import follow_run, open_study
 from ifguide.cli.status import status
 from ifguide.config.names import BASE, DEFAULT
@@ -74,10 +74,10 @@ def edit(
     from ifguide.study.analysis.comparison import comparison_table
     from ifguide.study.lineage import Unit
     from ifguide.study.pipeline import edit_model
-    from ifguide.study.variants import edit_recipe
+    from ifguide.study.variants import edit_name, edit_recipe
 
     study = open_study(name)
-    model = model or f"{selection}-edited"
+    model = model or edit_name(selection)
     changes = {
         "perplexity_budget": read_share(perplexity, "--perplexity"),
         "weighted_share": None if weighted is None else weighted / 100,
@@ -175,19 +175,6 @@ def choose(study, others: str) -> list[str]:
 
 def _cell(value: str | int | float | None) -> str:
     return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def read_share(text: str | None, option: str) -> float | None:
-    """`1%` or `0.01` as a share; an InputError: it is neither, or not between 0 and 1."""
-    if text is None:
-        return None
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = -1.0
-    if not 0 < share <= 1:
-        raise InputError(f"{option}: expected a share such as 1% or 0.01, got {text!r}")
-    return share
 
 
 COMMANDS = (suppress, edit, sweep, evaluate, compare)

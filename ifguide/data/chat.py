@@ -92,7 +92,8 @@ class TextReader:
         """First character of each message's words in the text, up to one that the template changes."""
         marked = [m | {"content": f"<<turn {n}>>"} if m["content"] else m for n, m in enumerate(messages)]
         first, *rest = _PLACE.split(self._apply_template(marked, where))
-        places, start = {}, len(first)
+        places: dict[int, int] = {}
+        start = len(first)
         for number, after in zip(map(int, rest[::2]), rest[1::2], strict=True):
             words = messages[number]["content"]
             forms = [form + after for form in (words, words.strip(), words.lstrip(), words.rstrip())]
@@ -136,8 +137,8 @@ def _read_messages(row: Row, field: str) -> list[dict]:
 def _join_parts(content, where: str, field: str) -> str:
     """A message's content as text, whether it is one or a list of parts."""
     parts = content if isinstance(content, list) else [{"type": "text", "text": "" if content is None else content}]
-    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-    if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
+    given = (part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text")
+    if len(texts := [text for text in given if isinstance(text, str)]) < len(parts):
         expected = "expected content as text, or as parts {'type': 'text', 'text': ...},"
         raise InputError(f"{where}: {expected} in {field!r}, got {content!r:.80}; remove the row, or other parts")
     return "".join(texts)

@@ -25,7 +25,7 @@ from ifguide.models.layers import Layers, Matrices, bias_of, device_of, split_ma
 LONGEST = 1.0
 """The largest strength β that is tried: a step as long as the weights themselves."""
 FIRST = 1e-3
-"""The first one that is tried."""
+"""The first one that is tried, if none is known."""
 CLOSE_ENOUGH = 0.02
 """A strength is chosen to within this share of it."""
 
@@ -98,12 +98,15 @@ def edited(modules: Layers, direction: Matrices, strength: float) -> Iterator[No
         yield
 
 
-def choose_strength(rise: Callable[[float], float], budget: float) -> tuple[float, dict[float, float]]:
+def choose_strength(
+    rise: Callable[[float], float], budget: float, first: float = FIRST
+) -> tuple[float, dict[float, float]]:
     """The largest strength β whose cost stays within a budget, and all that were tried.
 
     Args:
         rise: β -> how much perplexity rises, as a share of the unedited model's; it may fall first.
         budget: the most it may rise, 0.01 for 1%.
+        first: the first strength that is tried; a near one is quicker.
 
     Raises:
         ConfigError: the smallest step costs more than the budget.
@@ -114,7 +117,7 @@ def choose_strength(rise: Callable[[float], float], budget: float) -> tuple[floa
         tried[strength] = rise(strength)
         return tried[strength] <= budget  # NaN is not
 
-    low, high = 0.0, FIRST
+    low, high = 0.0, first
     while high <= LONGEST and within(high):
         low, high = high, 2 * high
     if high > LONGEST:

@@ -115,13 +115,9 @@ class Job:
 
 def enqueue_job(study_name: str, arguments: Sequence[str], cache: Path) -> Job | None:
     """Start `python -m ifguide <arguments>` as a background job of a study, or put it at the end of the study's queue
-    while another job runs. Returns at once: the started job, or None if it waits. To train one model after the other:
-
-        for name in names:
-            enqueue_job(study.name, ["evaluate", study.name, "--model", name], study.root.parent)
-
-    The study's folder in `cache` is created if it is missing; paths in `arguments` must be absolute. A command that
-    waits already is not queued twice. A ConfigError if the study's name is unsafe, an InputError if it is recorded.
+    while another job runs. Returns at once: the started job, or None if it waits. A command that waits already is not
+    queued twice; paths in it must be absolute. The study's folder in `cache` is created if it is missing. A ConfigError
+    if the study's name is unsafe, an InputError if it is recorded.
     """
     root, command = cache.resolve() / check_name(study_name), tuple(arguments)
     check_writable(root)

@@ -6,7 +6,7 @@ differ.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,8 @@ from ifguide.study.variants import edit_damping, edit_recipe
 
 PROMPTS = 25
 """Prompts that a preview completes, the first of the evaluation's."""
+DRAWS = 4
+"""Completions of each, or as many as the evaluation has if that is fewer."""
 Report = Callable[[str, int, int], None]
 """Called with (what is counted, done, in all); it may raise to end the preview."""
 
@@ -46,6 +48,8 @@ class Preview:
     """The sum of their gradients, (O, I) a layer."""
     base: list[dict] | None = None
     """The base model's own completions, once they are needed."""
+    strength: float = 0.0
+    """That of the last edit, which the next one tries first; 0: none yet."""
 
     @classmethod
     def open(cls, study: Study) -> "Preview":
@@ -60,7 +64,7 @@ class Preview:
         """What the model does with the tokens of bool (N,) taken out: `emt`, `tp` with their bounds, the share by which
         perplexity `rise`s on held-out text that chose nothing, the `strength` of the step, and `samples`, a row a
         completion as in the study's own samples."""
-        from ifguide.influence.edit import choose_strength, edit_direction, edited
+        from ifguide.influence.edit import FIRST, choose_strength, edit_direction, edited
 
         study = self.study
         self._sum_gradients(mask, report)
@@ -75,12 +79,13 @@ class Preview:
             report("strengths", tried, tried + 1)
             return rise_of(strength)
 
-        strength, _ = choose_strength(rise, variant.perplexity_budget)
+        strength, _ = choose_strength(rise, variant.perplexity_budget, self.strength or FIRST)
+        self.strength = strength
         with edited(self.modules, step, strength):
             samples = self._complete(lambda done, total: report("completions", done, total))
         if self.base is None:
             rows = study.samples(BASE).to_dict("records") if BASE in study.evaluation_names() else self._complete(None)
-            self.base = [row for row in rows if row["prompt_index"] < PROMPTS]
+            self.base = [row for row in rows if row["prompt_index"] < PROMPTS and row["sample_index"] < DRAWS]
         return figures(samples) | {
             "n_tokens": int(mask.sum()),
             "strength": strength,
@@ -94,6 +99,7 @@ class Preview:
         from ifguide.evaluation.generation import generate_completions
 
         config, tokenizer = self.study.resolved("evaluate"), study_tokenizer(self.study)
+        config = replace(config, n_samples=min(DRAWS, config.n_samples))
         starts = [prompt.text for prompt in study_prompts(self.study)][:PROMPTS]
         made = generate_completions(self.model, tokenizer, starts, config, report=report)
         texts = [completion.completion for completion in made]
@@ -106,7 +112,7 @@ class Preview:
                 "prompt": starts[completion.prompt_index],
                 "completion": completion.completion,
                 "toxicity": float(rated),
-                "toxic_spans": flatten_spans(places),
+                "toxic_spans": flatten_spans(places).tolist(),
             }
             for completion, rated, places in zip(made, toxicity, find_toxic_spans(texts, toxicity, scorer), strict=True)
         ]

@@ -77,7 +77,7 @@ class Request:
     """Id of a document that may have pushed toward the base model's most toxic recorded answers; empty: one of the
     others."""
     settings: dict = field(default_factory=dict)
-    """Settings of `EvaluateConfig` that differ from the study's."""
+    """Settings of `EvaluateConfig` that differ from the study's; for a preview, of the edit."""
     state: str = "waiting"
     """`waiting`, `loading`, `running`, or one of `ENDED`."""
     message: str = ""
@@ -263,7 +263,7 @@ class Worker:
                 raise Cancelled
 
         mask = np.asarray(preview_selection(study, request.choice).mask)
-        request.figures = preview.measure(mask, edit_recipe(study.config, DEFAULT, {}), report)
+        request.figures = preview.measure(mask, edit_recipe(study.config, DEFAULT, request.settings), report)
 
     def _trace(self, study: Study, request: Request) -> None:
         """Score the documents that may have taught an answer; the reader sees them as they come."""

@@ -29,17 +29,11 @@ class Fingerprints:
         Hidden ones are left out. An InputError if nothing is there."""
         if not path.exists():
             raise InputError(f"{path} is not there any more; put it back or change study.toml")
-        try:
-            return hash_json(self._list(path, names))
-        except FileNotFoundError as error:
-            raise InputError(f"{path} changes while it is read; wait until it is written") from error
-
-    def _list(self, path: Path, names: tuple[str, ...]) -> list:
         if path.is_file():
-            return [[path.name, self._hash(path)]]
+            return hash_json([[path.name, self._hash(path)]])
         files = {p.relative_to(path): p for p in path.rglob("*") if p.is_file() and (not names or p.name in names)}
         seen = sorted(place for place in files if not any(part.startswith(".") for part in place.parts))
-        return [[place.as_posix(), self._hash(files[place])] for place in seen]
+        return hash_json([[place.as_posix(), self._hash(files[place])] for place in seen])
 
     def _hash(self, path: Path) -> str:
         stat, key = path.stat(), str(path.resolve())

@@ -122,7 +122,7 @@ class Freshness:
             return NOT_BUILT
         try:
             now = self.inputs(unit)
-        except (InputError, StaleError) as error:
+        except (InputError, StaleError, FileNotFoundError) as error:  # the last: it is moved while it is read
             return str(error)
         before = manifest["inputs"]
         before = {key: digest for key, digest in now.items() if key == f"file {CHAT_TEMPLATE}"} | before

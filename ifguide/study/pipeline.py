@@ -164,7 +164,8 @@ def _build_changed(
     stays."""
     with _locked(study):
         now = Study.open(study.name, study.root.parent).config
-        config = dataclasses.replace(now, **{section: {**getattr(now, section), name: table}})
+        tables: dict = {section: {**getattr(now, section), name: table}}
+        config = dataclasses.replace(now, **tables)
         check_variants(config)
         changed = Study(study.root, config)
         _build_locked(changed, _with_sources(changed, units), progress, Freshness(changed))

@@ -64,6 +64,11 @@ def recipe(config: "StudyConfig", name: str) -> "VariantConfig":
     return VariantConfig(**given, selection=name)
 
 
+def is_edit(config: "StudyConfig", name: str) -> bool:
+    """Whether a model is edited, not trained."""
+    return name not in (BASE, PREFERENCE, STEERED) and recipe(config, name).method == "edit"
+
+
 def edit_recipe(config: "StudyConfig", selection: str, changes: dict) -> "VariantConfig":
     """An edit against a selection by the settings of `[suppress]`, but for `changes`."""
     usual = recipe(config, selection)
@@ -73,6 +78,12 @@ def edit_recipe(config: "StudyConfig", selection: str, changes: dict) -> "Varian
 def edit_damping(config: "StudyConfig", variant: "VariantConfig") -> float:
     """The damping that an edit takes; docs/results/edit.md has what the automatic ones were chosen on."""
     return variant.damping or (0.3 if config.model.mode == "scratch" else 1.0)
+
+
+def edit_name(selection: str, percent: str = "") -> str:
+    """What an edit against a selection is called, with its perplexity budget in per cent if that is not the usual one.
+    A table of study.toml cannot have a dot in its name."""
+    return f"{selection}-edited{'-' * bool(percent)}{percent}".replace(".", "-")
 
 
 def possible_models(config: "StudyConfig", has_spans: bool) -> list[str]:

@@ -1,7 +1,7 @@
 """What the charts have in common: line patterns, markers, size and legend."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import plotly.graph_objects as go
 
@@ -15,10 +15,12 @@ _MARKERS = {"base": "square", "oracle": "diamond"}
 _MORE_MARKERS = ("circle", "triangle-up", "x", "cross", "triangle-down")
 
 
-def variant_markers(names: Iterable[str]) -> dict[str, str]:
-    """A Plotly marker for each of a study's models, given in the study's order; like `palette.variant_colours`."""
+def variant_markers(names: Iterable[str], edited: Container[str] = ()) -> dict[str, str]:
+    """A Plotly marker for each of a study's models, given in the study's order; like `palette.variant_colours`. Edited
+    models have hollow ones."""
     more = itertools.cycle(_MORE_MARKERS)
-    return {name: _MARKERS.get(name) or next(more) for name in names}
+    markers = {name: _MARKERS.get(name) or next(more) for name in names}
+    return {name: f"{marker}-open" if name in edited else marker for name, marker in markers.items()}
 
 
 def error_bars(

@@ -4,7 +4,7 @@ Their scripts are in `static/` and are registered when this file is imported. Co
 the page only as data, and the scripts write them only with `textContent`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -30,7 +30,9 @@ _likelihood = _register("likelihood", "numbers", "token_viewer")
 _map_keys = _register("map_keys")
 _present = _register("present")
 _share = _register("share")
-_threshold = _register("threshold", "numbers", *(f"threshold_{part}" for part in ("preview", "draw", "parts", "side")))
+_threshold = _register(
+    "threshold", "numbers", *(f"threshold_{part}" for part in ("preview", "draw", "dose", "parts", "side"))
+)
 
 
 def veiled() -> str:
@@ -49,8 +51,9 @@ def preload() -> None:
 
 
 def share(parameters: dict[str, str], *, key: str) -> None:
-    """A button that copies the page's address with these parameters."""
-    _share(data=parameters, key=key, width="content")
+    """A button that copies the page's address with these parameters, under the name that the server has for others."""
+    host = f"{st.get_option('browser.serverAddress')}:{st.get_option('browser.serverPort')}"
+    _share(data={"parameters": parameters, "host": host}, key=key, width="content")
 
 
 def map_keys(*, key: str) -> int | None:
@@ -124,6 +127,7 @@ def completions(
     colours: Mapping[str, str],
     memory: str,
     titles: Sequence[str] = (),
+    hollow: Container[str] = (),
     rated: bool = True,
     picked: tuple[str, str] = ("", ""),
     pinned: int | None = None,
@@ -139,6 +143,7 @@ def completions(
         colours: of the models; one without a colour has no dot.
         memory: the browser's key for what the reader revealed.
         titles: of the models; empty: the usual ones.
+        hollow: models whose dot is a ring: edited ones.
         picked: the picked completion, `SAMPLE.MODEL`, or `SAMPLE.` for a row's token probabilities; and the toxic span
             that was picked in it, `START-END`.
         tokens: whether rows that can be pinned have a button for token probabilities.
@@ -147,9 +152,10 @@ def completions(
             `START-END` and a space for a toxic span, or `close` if it was picked before.
         on_pin: called when a row is pinned; `st.session_state[key]["pin"]` is then its sample, or -1 to pin none.
     """
-    titles = list(titles) or [variant_title(name) for name in names]
+    titles = list(titles) or [variant_title(name, name in hollow) for name in names]
     shown_colours = [colours.get(name, "") for name in names]
     data = {"pair": pair, "names": list(names), "titles": titles, "colours": shown_colours, "first": first}
+    data["hollow"] = [name in hollow for name in names]
     data |= {"veil": veiled(), "memory": memory, "rated": rated, "pinned": pinned, "acts": on_pin is not None}
     data |= {"pickable": on_pick is not None, "chosen": picked[0], "span": picked[1], "tokens": tokens}
     _completions(data=data, key=key, on_pick_change=on_pick or _nothing, on_pin_change=on_pin or _nothing)

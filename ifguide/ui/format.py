@@ -26,6 +26,8 @@ _JOB_TITLES = {
     "mechanism": "Compare the layers",
     "compare": "Train other methods",
     "train": "Train a model",
+    "edit": "Edit the base model",
+    "sweep": "Measure several thresholds",
     "rows": "Read the first rows",
     "suggest": "Make queries",
     "new": "Read and check every input",
@@ -83,11 +85,15 @@ VARIANTS = {
 """Name with a fixed meaning -> title and note."""
 
 
-def variant_title(name: str) -> str:
-    return VARIANTS[name][0] if name in VARIANTS else name
+def variant_title(name: str, edited: bool = False) -> str:
+    """A model's title; that of an edited one says so."""
+    title = VARIANTS[name][0] if name in VARIANTS else name
+    return f"{title} (edited)" if edited and "edited" not in title.lower() else title
 
 
-def variant_note(name: str) -> str:
+def variant_note(name: str, edited: bool = False) -> str:
+    if edited and not name.startswith("edited"):
+        return "The base model, its weights edited against a selection. Not retrained."
     return VARIANTS[name][1] if name in VARIANTS else "Trained against a selection you saved."
 
 
@@ -175,5 +181,5 @@ def column(label: str, kind: str = "number", note: str = "", **more) -> dict:
     return {"label": label, "kind": kind, **({"help": note} if note else {}), **more}
 
 
-def model_cell(name: str, colours: Mapping[str, str], note: str = "") -> list[str]:
-    return [variant_title(name), note, colours[name]]
+def model_cell(name: str, colours: Mapping[str, str], note: str = "", edited: bool = False) -> list:
+    return [variant_title(name, edited), note, colours[name], edited]

@@ -127,10 +127,9 @@ def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
                     help = f"Read-only: recorded on {plain(record['recorded'])} by {plain(record['command'])}."
                 st.page_link(pages["overview"], label=title, icon=icon, width="content", help=help)
         _ask_veil()
-        if method := explain_page(now.title):
-            with st.popover("Help", icon=":material/help:", type="tertiary", width="content"):
-                st.markdown(method)
-                st.caption("From docs/method.md in the repository.")
+        with st.popover("Help", icon=":material/help:", type="tertiary", width="content"):
+            st.markdown(explain_page(now.title))
+            st.caption("From docs/method.md in the repository.")
         components.share({"study": loaded.name, "state": link_state(loaded)} if loaded else {}, key="share")
         if loaded and BASE in loaded.study.evaluation_names():
             study, file = loaded.study, f"{loaded.name}-report.html"
@@ -144,16 +143,17 @@ def _pick_study() -> bool:
     if not names:
         return False
     linked = st.query_params.get("study")
+    name = st.session_state.get("study")
     if (opened := st.session_state.pop("open_study", None)) in names:
-        st.session_state["study"] = opened
-    if st.session_state.get("study") not in names:
+        name = opened
+    if name not in names:
         if linked and linked not in names:
             st.session_state["missing_study"] = linked
-        st.session_state["study"] = linked if linked in names else _first_study(names)
+        name = linked if linked in names else _first_study(names)
+    st.session_state["study"] = name  # always, or the browser would go on showing the state the study had
     note = "A study is one corpus, one model, and everything computed from them."
     titles = {name: f"{name} · {STATES[state_of(name)][0]}" for name in names}
-    title = titles.__getitem__
-    chosen = st.selectbox("Study", names, 0, title, "study", note, label_visibility="collapsed", width=150)
+    chosen = st.selectbox("Study", names, 0, titles.__getitem__, "study", note, label_visibility="collapsed", width=150)
     if st.query_params or chosen != _first_study(names):  # an address without choices stays as it is
         st.query_params["study"] = chosen
     return True

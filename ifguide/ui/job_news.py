@@ -2,6 +2,7 @@
 
 import contextlib
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 
 import streamlit as st
@@ -11,25 +12,28 @@ from ifguide.runtime.jobs import JOBS, JobStatus, active_job, list_jobs, start_w
 from ifguide.runtime.progress import numbers
 from ifguide.ui.format import command_title, plain
 from ifguide.ui.job_panel import ENDINGS, stage_title, step
+from ifguide.ui.layout import button
 
-REFRESH_SECONDS = 2.0
+MOST = 3
+"""Notices at once."""
 
 
 def show_step(root: Path | None, cache: Path) -> bool:
     """A link with the running step and its time left: of the study in `root`, or else of any other in the cache. It
     redraws itself, and the page when a job ends. Returns whether a job is running."""
-    _note_ends(cache)
-    busy = next(filter(active_job, sorted(_roots(cache), key=lambda other: other != root)), None)
+    st.session_state["news"] = _news(cache)
+    roots = sorted((folder.parent for folder in cache.glob(f"*/{JOBS}")), key=lambda other: other != root)
+    busy = next(filter(active_job, roots), None)
     if busy:
-        st.fragment(_follow, run_every=REFRESH_SECONDS)(busy, cache, busy == root)
+        st.fragment(_follow, run_every=2.0)(busy, cache, busy == root)
     return busy is not None
 
 
 def _follow(root: Path, cache: Path, chosen: bool) -> None:
-    if _note_ends(cache) or not (job := active_job(root)):
+    if _news(cache) != st.session_state["news"] or not (job := active_job(root)):
         st.rerun()
     status, waiting = job.status(), len(waiting_jobs(root))
-    label = f"{plain(root.name)}: " * (not chosen) + (step(status) if status.n_stages > 1 else stage_title(status))
+    label = f"{plain(root.name)}: " * (not chosen) + (step(status) or stage_title(status))
     label += "".join(f":gray[ · {plain(part)}]" for part in numbers(status) if part.endswith(" left"))
     note = f"{plain(command_title(status.command))}: {stage_title(status)}" + f", {waiting} waiting" * bool(waiting)
     icon, query = ":material/progress_activity:", {"study": root.name}
@@ -37,35 +41,25 @@ def _follow(root: Path, cache: Path, chosen: bool) -> None:
         st.page_link("pages/overview.py", label=label, icon=icon, width="content", query_params=query, help=note)
 
 
-def _roots(cache: Path) -> list[Path]:
-    return sorted(folder.parent for folder in cache.glob(f"*/{JOBS}"))
-
-
-def _note_ends(cache: Path) -> bool:
-    """Note the jobs that ended since the session last asked, and start what waits behind a job that was killed.
-    Returns whether there are any."""
-    first, news = "jobs_seen" not in st.session_state, st.session_state.setdefault("news", [])
-    seen, before = st.session_state.setdefault("jobs_seen", {}), len(news)
-    for root in _roots(cache):
+def _news(cache: Path) -> list[JobStatus]:
+    """The last jobs that ended since the session began, without those that the reader stopped or whose notices are
+    closed. Starts what waits behind a job that was killed."""
+    ended: list[JobStatus] = []
+    for root in [folder.parent for folder in cache.glob(f"*/{JOBS}")]:
         with contextlib.suppress(IFGuideError, OSError):
             start_waiting(root)
-            new = [job for job in reversed(list_jobs(root)) if job.id > seen.get(root.name, "")]
-            for status in (job.status() for job in new):
-                if status.running:
-                    break
-                seen[root.name] = status.job
-                if not first and status.state != "cancelled":
-                    news.append(status)
-    return len(news) > before
+            ended += [status for job in list_jobs(root)[: MOST + 1] if not (status := job.status()).running]
+    closed = st.session_state.setdefault("closed", [status.job for status in ended])
+    new = [status for status in ended if status.job not in closed and status.state != "cancelled"]
+    return sorted(new, key=attrgetter("updated"))[-MOST:]
 
 
 def show_news() -> None:
     """The notices that the reader has not closed."""
-    news: list[JobStatus] = st.session_state.get("news", [])
-    if not news:
+    if not st.session_state["news"]:
         return
     with st.container(key="news", gap="small"):
-        for status in news[-3:]:
+        for status in st.session_state["news"]:
             page, label, query = _result(status)
             with st.container(border=True, horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
                 icon = ":material/check_circle:" if status.state == "done" else ":material/error:"
@@ -73,8 +67,8 @@ def show_news() -> None:
                 st.markdown(f"{icon} **{plain(status.study)}** · {plain(command_title(status.command))}: {ending}")
                 query = {"study": status.study, **query}
                 st.page_link(f"pages/{page}.py", label=f"**{label}**", width="content", query_params=query)
-                key, icon = f"read_{status.job}", ":material/close:"
-                st.button("", key, "Close", news.remove, (status,), icon=icon, type="tertiary")
+                close = st.session_state["closed"].append
+                button("", f"read_{status.job}", "close", close, status.job, help="Close")
 
 
 def _result(status: JobStatus) -> tuple[str, str, dict[str, str]]:

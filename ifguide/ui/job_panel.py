@@ -12,8 +12,6 @@ from ifguide.ui.format import ago, command_title, job_title, plain, sentence
 from ifguide.ui.layout import button, guard
 
 ENDINGS = {"failed": "stopped with an error", "dead": "crashed unexpectedly", "cancelled": "was stopped"}
-_CHECKS = (("new",), ("plan",), ("suggest",))
-"""Commands on the draft of a new study; they end when its page is closed."""
 
 
 def start(root: Path, arguments: list[str]) -> None:
@@ -50,14 +48,15 @@ def show_job(root: Path, *, brief: bool = False) -> bool:
 def _follow(root: Path, brief: bool) -> None:
     job, waiting = active_job(root), waiting_jobs(root)
     status = job.status() if job else None
-    now = status and (status.job, status.stage, waiting)
-    before = st.session_state.pop(f"job_at_{root.name}", now)
-    if not status or not status.running or now != before:
+    at = status and (status.job, status.stage, waiting)
+    before = st.session_state.pop(f"job_at_{root.name}", at)
+    if not status or not status.running or at != before:
         st.rerun()  # the rest of the page shows which steps are done
-    st.session_state[f"job_at_{root.name}"] = now
+    st.session_state[f"job_at_{root.name}"] = at
     with st.container(border=True, gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.markdown(f"**{plain(command_title(status.command))}** · {progress_line(status)}", width="content")
+            now = ": ".join(filter(None, (step(status).lower(), stage_title(status))))
+            st.markdown(f"**{plain(command_title(status.command))}** · {now}", width="content")
             st.space("stretch")
             if waiting:
                 with st.popover(f"{len(waiting)} waiting", icon=":material/list:", key=f"queue_{root.name}"):
@@ -65,7 +64,7 @@ def _follow(root: Path, brief: bool) -> None:
             note = "Finished steps are kept, and the next run continues from there. The next job in line starts."
             button("Stop", f"stop_{status.job}", "stop", jobs.cancel_job, job, help=note)
         st.progress(share_done(status), text=_detail(status))
-    if not brief and status.command[:1] not in _CHECKS:
+    if not brief:
         st.caption("Jobs continue if you close this page.")
 
 
@@ -99,15 +98,8 @@ def stage_title(status: JobStatus) -> str:
     return plain(f"{title} ({name})" if name else title)
 
 
-def progress_line(status: JobStatus) -> str:
-    """The running step and its number."""
-    if not status.stage:
-        return "starting"
-    return f"{step(status).lower()}: {stage_title(status)}" if status.n_stages > 1 else stage_title(status)
-
-
 def step(status: JobStatus) -> str:
-    return f"Step {status.stage_index + 1} of {status.n_stages}"
+    return f"Step {status.stage_index + 1} of {status.n_stages}" if status.n_stages > 1 else ""
 
 
 def _detail(status: JobStatus) -> str:

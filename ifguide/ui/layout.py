@@ -13,6 +13,7 @@ from ifguide.runtime.jobs import active_job
 from ifguide.storage import artifacts
 from ifguide.study.freshness import NOT_BUILT, StageState, stage_state
 from ifguide.study.lineage import Unit
+from ifguide.study.stages.select import selection_warning
 from ifguide.ui.format import count, job_title, plain, sentence
 from ifguide.ui.loaders import Loaded
 
@@ -71,6 +72,12 @@ def need_stage(loaded: Loaded, stage: str, then: str) -> None:
             " Overview page.",
             icon=":material/update:",
         )
+
+
+def warn_of_selection(loaded: Loaded) -> None:
+    """Say that the default selection holds nothing, or what it is instead."""
+    if warning := selection_warning(loaded.study):
+        st.warning(plain(warning).replace("\\`", "`"), icon=":material/rule:")  # its command as code
 
 
 def explain(state: StageState) -> str:

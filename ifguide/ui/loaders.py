@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import streamlit as st
 
+from ifguide.config.attributions import describe_kind
 from ifguide.config.names import DEFAULT
 from ifguide.data import words
 from ifguide.data.by_document import sum_by_document
@@ -22,11 +23,13 @@ from ifguide.data.word_index import WordIndex, choose_documents
 from ifguide.errors import StaleError
 from ifguide.selection.index import Holding, Overlap, Resolved, ScoreIndex
 from ifguide.selection.saved import Selection
-from ifguide.study.analysis.comparison import Comparison, compare_variants
+from ifguide.study.analysis.comparison import Comparison, compare_variants, read_metrics
+from ifguide.study.analysis.dose import Measured, measured_points
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.reading import Study
 from ifguide.study.stages.select import open_index
+from ifguide.study.variants import is_edit
 
 if TYPE_CHECKING:
     import pandas
@@ -87,6 +90,17 @@ class Loaded:
     def saved_sums(self, kind: str, name: str) -> Holding:
         return self.index(kind).saved(self._mask(name))
 
+    def influence(self, kind: str) -> np.ndarray | None:
+        """Influence by own loss, whose sum estimates the effect of a selection by another kind of scores; None where
+        the kind is an influence itself, or where the study has none."""
+        own = not describe_kind(kind).curvature and self.study.has_scores("own_loss")
+        return self.scores("own_loss") if own else None
+
+    @remembered(4)
+    def measured(self) -> list[Measured]:
+        """Every measured model that was made against tokens above a threshold."""
+        return measured_points(self.study)
+
     @remembered(8)
     def overlap(self, kind: str, a: "str | dict", b: "str | dict") -> Overlap:
         """Two selections compared, each given as settings or the name of a saved one."""
@@ -135,8 +149,13 @@ class Loaded:
         return compare_variants(samples, base=left, heldout=heldout, only=right)[0]
 
     def metrics(self, names: Iterable[str]) -> dict[str, dict]:
-        """metrics.json of those of the models that were evaluated."""
-        return {name: values for name in names if (values := self.study.metrics(name))}
+        """Of those of the models that were evaluated, see `read_metrics`."""
+        return read_metrics(self.study, names)
+
+    @cached_property
+    def edited(self) -> frozenset[str]:
+        """Evaluated models that are edits."""
+        return frozenset(name for name in self.study.evaluation_names() if is_edit(self.study.config, name))
 
     @remembered(6, "Reading the completions…")
     def samples(self, variant: str) -> "pandas.DataFrame":

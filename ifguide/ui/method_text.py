@@ -7,6 +7,7 @@ from ifguide.ui.shipped import app_folder
 
 METHOD = app_folder() / "docs" / "method.md"
 
+WORDS = "The words"
 SECTIONS = {
     "Overview": ("From text to a score", "Where it stops"),
     "Documents": ("From scores to a selection (Algorithm 1)", "Why a document scores as it does"),
@@ -22,8 +23,8 @@ _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
 @cache
 def explain_page(title: str) -> str:
-    """What docs/method.md says about a page, as Markdown without links; empty if nothing."""
+    """The words in docs/method.md, and what it says about a page, as Markdown without links."""
     _, *parts = _HEADING.split(METHOD.read_text(encoding="utf-8"))
     sections = dict(zip(parts[::2], parts[1::2], strict=True))
-    texts = [f"**{name}**\n\n{sections[name].strip()}" for name in SECTIONS.get(title, ()) if name in sections]
+    texts = [f"**{name}**\n\n{sections[name].strip()}" for name in (WORDS, *SECTIONS.get(title, ()))]
     return _LINK.sub(r"\1", "\n\n".join(texts))

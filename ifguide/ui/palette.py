@@ -27,6 +27,11 @@ def variant_colours(names: Iterable[str]) -> dict[str, str]:
     return {name: VARIANT_COLOURS.get(name) or next(more) for name in names}
 
 
+def kind_colours(kinds: Iterable[str]) -> dict[str, str]:
+    """A colour for each kind of scores that models were made by."""
+    return dict(zip(sorted(set(kinds)), itertools.cycle(MORE_COLOURS)))
+
+
 TOKEN_BINS = {
     "light": {
         "signed": ("#559dde", "#92c1ef", "#cce3f9", "#ffffff", "#ffe2c2", "#fdbc72", "#e88a1c"),

@@ -20,14 +20,12 @@ OFFENSIVE = frozenset((Path(__file__).parent / "static" / "offensive_words.txt")
 """Hashes of the words that alt-profanity-check calls offensive by themselves, for texts that no model has read yet."""
 
 
-def hash_word(word: str) -> str:
-    """How a word is named in `OFFENSIVE`."""
-    return hashlib.sha256(word.lower().encode()).hexdigest()[:8]
-
-
 def mark_offensive(text: str) -> list[list]:
     """A text as runs for an excerpt, each with 2 if it is an offensive word, else 0."""
-    parts = groupby(filter(None, re.split(r"(\w+)", text)), lambda part: 2 * (hash_word(part) in OFFENSIVE))
+    parts = groupby(
+        filter(None, re.split(r"(\w+)", text)),
+        lambda part: 2 * (hashlib.sha256(part.lower().encode()).hexdigest()[:8] in OFFENSIVE),
+    )
     return [["".join(run), mark] for mark, run in parts]
 
 

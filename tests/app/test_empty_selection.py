@@ -46,7 +46,7 @@ def test_an_empty_selection_is_said_and_not_trained_with(open_app, tmp_path):
     assert not app.exception and not app.error and not app.info
 
 
-def test_a_selection_that_stands_for_a_missing_tail_is_said(open_app, tmp_path):
+def test_scores_without_a_tail_are_said(open_app, tmp_path):
     study = write_study(tmp_path, until="documents")
     change_selection(study, study.selection().mask, no_tail="no score is below the median")
     for page in ("overview", "threshold"):

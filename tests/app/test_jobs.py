@@ -3,6 +3,7 @@
 import json
 import re
 
+from ifguide.cli.status import format_status, study_status
 from ifguide.runtime.jobs import enqueue_job, waiting_jobs
 from ifguide.study.folder import StudyFolder
 from ifguide.study.stage_table import STAGES
@@ -67,14 +68,16 @@ def test_a_job_that_ended_or_failed_is_told_on_any_page_with_a_link_to_what_is_n
         status = json.loads((folder / "status.json").read_text())
         for state, label, address, notice in (
             ("done", "See the comparison", "compare?study=fake&models=base%2Cfew", "Train and measure (few): done"),
+            ("done", "See the result", "?study=fake", "Build the demo: done"),
             ("failed", "See why", "?study=fake", "stopped with an error"),
         ):
+            status |= {"command": ["demo"]} if "demo" in notice else {}
             (folder / "status.json").write_text(json.dumps(status | {"state": state, "error": "no room"}))
             app.run()
             assert address in links(app)[label] and notice in shown_text(app), state
             app.button(key=f"read_{status['job']}").click().run()
             assert label not in links(app)
-            app.session_state["jobs_seen"] = {}  # as if it had ended only now
+            app.session_state["closed"].clear()
     assert "See why" not in links(open_app(tmp_path / "cache"))  # a new session tells of no old job
 
 
@@ -91,4 +94,6 @@ def test_steps_that_nothing_needs_are_called_skipped_and_the_number_of_steps_is_
         assert (states["factors"], states["scores"], states["direction"]) == ("Skipped", "Running now", "Up to date")
         assert f"step 6 of {len(STAGES)}: Score every token" in shown_text(app)
         assert f"Step 6 of {len(STAGES)}" in links(app)
+        status = format_status(study_status(study))
+        assert f"[6/{len(STAGES)}] scores" in status and re.search("factors +fresh .*skipped", status)
         assert any(e.label == f"Steps: {len(STAGES)} of {len(STAGES)} up to date" for e in app.expander)

@@ -55,6 +55,7 @@ def test_every_study_is_listed_with_its_state_size_and_result(open_app, tmp_path
     said = shown_text(app)
     assert "3 studies" in said and "Toxic answers fell from" in said and "unknown setting model.sauce" in said
     assert [word in said for word in ("Ready", "Running", "Cannot be opened", " MB")] == [True] * 4
+    assert app.selectbox(key="study").options == ["broken · Cannot be opened", "part · Running", "whole · Ready"]
     assert app.button(key="open_broken").disabled and not app.button(key="open_part").disabled
     app.button(key="open_part").click().run()
     assert app.title[0].value == "Overview" and app.selectbox(key="study").value == "part"

@@ -66,7 +66,7 @@ def hover_all(page, selector: str, most: int = 12) -> None:
 
 def test_overview_and_a_failed_job_stay_text(watch, address):
     visit(watch.page, address, f"?{query()}")
-    assert watch.page.get_by_text("The last run stopped with an error").count() == 1
+    assert watch.page.get_by_text("“Run the study” stopped with an error").count() == 1
     watch.page.get_by_text("What it printed").click()
     wait_until_still(watch.page)
     hover_all(watch.page, "th[title], td[title]")

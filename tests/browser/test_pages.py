@@ -2,8 +2,10 @@
 
 import pytest
 
+from tests.app.fake_study import write_study
+from tests.app.test_pages import running_job
 from tests.browser.conftest import needs_browser
-from tests.browser.running_app import serve_app, visit, wait_until_still
+from tests.browser.running_app import FORKING, serve_app, visit, wait_until_still
 
 pytestmark = needs_browser
 TITLES = ["Studies", "Overview", "Documents", "Threshold", "Compare", "Queries"]
@@ -17,6 +19,25 @@ def test_choice_survives_other_pages(page, address):
         wait_until_still(page)
     assert page.locator("h2", has_text="Document doc-020").count() == 1
     assert "doc=doc-020" in page.url
+
+
+def test_the_chosen_study_stays_chosen_when_its_state_changes(page, tmp_path):
+    cache = tmp_path / "cache"
+    write_study(cache, "one", until="corpus")
+    two = write_study(cache, "two", until="corpus")
+    with serve_app(cache, FORKING) as address:
+        with running_job(two, stage="queries", stage_index=1):
+            visit(page, address, "")
+            page.get_by_role("combobox", name="Study").click()
+            page.get_by_role("option", name="two · Running").click()
+            page.get_by_role("link", name="Step 2 of 11").wait_for()
+        notice = page.locator(".st-key-news")  # the job died
+        notice.get_by_text("crashed unexpectedly").wait_for()
+        wait_until_still(page)
+        assert page.get_by_role("combobox", name="Study").input_value() == "two · Not finished"
+        assert "study=two" in page.url
+        notice.get_by_role("button", name="Close").click()
+        notice.wait_for(state="detached")
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_pieces_join_to_the_text():
             assert "".join(pieces) == text, (kind, text)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.text(max_size=30), st.sampled_from(KINDS))
 @example("\x00", "byte_bpe_prefix")
 @example(" \u0301", "nfkc_lower")
@@ -72,7 +72,7 @@ def test_pieces_join_to_any_text(text, kind):
         assert "".join(cut_pieces(text, tokens.char_end)) == text
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.text(max_size=12), st.lists(st.integers(-3, 20), min_size=1, max_size=12))
 def test_pieces_join_to_the_text_whatever_the_offsets(text, ends):
     assert "".join(cut_pieces(text, np.array(ends))) == text
@@ -300,7 +300,7 @@ def test_a_damaged_corpus_is_stale(tmp_path):
         TokenizedCorpus.open(corpus.folder)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.integers(-100, 100), max_size=5), max_size=5))
 def test_an_appended_array_is_the_concatenation(tmp_path_factory, parts):
     path = tmp_path_factory.mktemp("arrays") / "a.npy"
@@ -316,7 +316,7 @@ def test_an_appended_array_is_the_concatenation(tmp_path_factory, parts):
 # ---- chunks ----
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 20), max_size=6), st.integers(2, 8))
 def test_each_token_after_the_first_is_predicted_in_exactly_one_chunk(lengths, max_length):
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -373,7 +373,7 @@ def test_spans_outside_the_text_are_refused():
             parse_spans(value, 12, "here", "spans")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text("ab \t漢👍", max_size=15), st.data())
 def test_a_token_is_in_a_span_when_one_of_its_visible_characters_is(text, data):
     place = st.integers(0, len(text))

@@ -26,7 +26,7 @@ def predicted_tokens(offsets):
     return [t for first, last in zip(offsets, offsets[1:], strict=False) for t in range(first + 1, last)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(corpora(), st.booleans())
 def test_each_token_after_the_first_is_a_label_exactly_once(corpus, pack):
     token_ids, offsets, selected, max_length = corpus
@@ -42,7 +42,7 @@ def test_each_token_after_the_first_is_a_label_exactly_once(corpus, pack):
     assert ends == int((np.diff(offsets) > 0).sum())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(corpora(), st.booleans())
 def test_indexes_map_back_to_tokens_and_selection(corpus, pack):
     token_ids, offsets, selected, max_length = corpus
@@ -57,7 +57,7 @@ def test_indexes_map_back_to_tokens_and_selection(corpus, pack):
     assert sorted(flagged) == [t for t in predicted_tokens(offsets) if selected[t]]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(corpora(), st.booleans())
 def test_documents_never_touch_without_an_end_of_text(corpus, pack):
     token_ids, offsets, selected, max_length = corpus
@@ -79,7 +79,7 @@ def test_documents_never_touch_without_an_end_of_text(corpus, pack):
         assert np.array_equal(owners[inside], row.document_index[inside])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(corpora())
 def test_a_packed_row_wastes_at_most_one_place(corpus):
     token_ids, offsets, selected, max_length = corpus

@@ -88,7 +88,7 @@ def test_plain_text_is_split_at_a_share_of_its_words(tmp_path):
     assert pairs(read_queries(path, kind="safe", config=least)) == [("one", " two three four")]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text("ab漢\u3000 ", min_size=1, max_size=6), min_size=1, max_size=5), st.floats(0.01, 0.99))
 def test_split_parts_join_to_the_text(tmp_path_factory, words, share):
     text = "x " + " ".join(words) + " y"

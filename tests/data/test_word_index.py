@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ifguide.data.word_index import WordIndex, choose_documents, mark_terms
@@ -26,13 +26,11 @@ def slow_holders(texts: list[str], words: tuple[str, ...]) -> list[int]:
     return [d for d, found in enumerate(split) if any(tuple(found[i : i + size]) == words for i in range(len(found)))]
 
 
-@settings(deadline=None)
 @given(documents, st.lists(st.sampled_from([*WORDS, "unknown"]), min_size=1, max_size=2))
 def test_holders_agree_with_a_slow_search(texts, words):
     assert index_of(texts).holders(tuple(words)).tolist() == slow_holders(texts, tuple(words))
 
 
-@settings(deadline=None)
 @given(documents, st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join))
 def test_scores_are_the_sums_of_the_shared_terms_and_fall(texts, query):
     found, terms = index_of(texts).nearest(query, n=len(texts))
@@ -97,7 +95,6 @@ def test_a_spans_words_count_however_common_they_are():
     assert [near.document for near in found] == [8, 0, 1]  # a rare pair comes before all ties
 
 
-@settings(deadline=None)
 @given(documents, st.lists(st.sampled_from(WORDS), min_size=1, max_size=6), st.data())
 def test_a_spans_documents_are_the_holders_of_its_words(texts, words, data):
     text = " ".join(words)

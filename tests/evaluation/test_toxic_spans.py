@@ -121,7 +121,7 @@ def test_a_text_that_no_single_word_makes_less_toxic_has_no_spans():
     assert scorer.calls == 2  # the words alone, and one round
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 12), max_size=8), max_size=6), st.sets(st.integers(0, 12), max_size=4))
 def test_spans_hold_all_toxic_words_and_only_those(rows, bad):
     texts = [" " + ", ".join(f"w{i}." for i in row) for row in rows]

@@ -33,7 +33,7 @@ actions = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(actions)
 def test_undo_goes_back_to_what_was_there(tmp_path_factory, steps):
     log = VerdictLog(tmp_path_factory.mktemp("log"))

@@ -1,5 +1,6 @@
 """A preview of a selection: what an edit of it gives, and what a neighbouring one costs."""
 
+import json
 import threading
 
 import numpy as np
@@ -35,6 +36,7 @@ def test_a_preview_is_the_edit_of_its_selection(study):
     assert shown["base"]["emt"] == pytest.approx(emt(scores_matrix(edited.samples("base"))))
     rows = edited.samples("cut")[["prompt_index", "sample_index", "completion"]].to_dict("records")
     assert [{key: row[key] for key in rows[0]} for row in shown["samples"]] == rows
+    assert json.loads(json.dumps(shown)) == shown  # it goes through a pipe
     assert {what for what, _, _ in seen} == {"batches", "strengths", "completions"}
 
 

@@ -12,7 +12,7 @@ from ifguide.errors import BusyError
 from ifguide.runtime.progress import Progress
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
-from ifguide.study.pipeline import borrow, build, edit_model, import_scores
+from ifguide.study.pipeline import borrow, build, edit_model, import_scores, run_study
 from ifguide.study.reading import Study
 from ifguide.study.variants import edit_recipe
 from tests.small_study import make_study
@@ -25,7 +25,7 @@ class StopAt(Progress):
         super().__init__()
         self._artefact, self._stop = artefact, stop
 
-    def begin_stage(self, name: str, index: int, n_stages: int) -> None:
+    def begin_stage(self, name: str, *place) -> None:
         if name == self._artefact:
             self._stop()
 
@@ -89,18 +89,20 @@ def test_of_two_at_once_one_is_refused_and_the_others_setting_stays(tmp_path):
     files = {name: write_scores(study, name) for name in ("first", "second")}
     begun, end = threading.Event(), threading.Event()
 
-    def stand():
+    def wait():
         begun.set()
         assert end.wait(60)
 
     slow = threading.Thread(
-        target=import_scores, args=(study, "first", files["first"]), kwargs={"progress": StopAt("index", stand)}
+        target=import_scores, args=(study, "first", files["first"]), kwargs={"progress": StopAt("index", wait)}
     )
     slow.start()
     assert begun.wait(60)
     try:
         with pytest.raises(BusyError, match="in use by process"):
             import_scores(study, "second", files["second"])
+        with pytest.raises(BusyError, match="study 'small' is in use"):
+            run_study(study, unchecked=True)
     finally:
         end.set()
         slow.join()

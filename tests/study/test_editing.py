@@ -13,8 +13,8 @@ from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build, create_study, edit_model, run_study
 from ifguide.study.reading import Study
 from ifguide.study.stages.editing import edited_tokens, token_sequences
-from ifguide.study.stages.select import save_mask
-from ifguide.study.variants import edit_recipe
+from ifguide.study.stages.select import save_mask, save_selection
+from ifguide.study.variants import edit_name, edit_recipe
 from tests.small_study import changed
 from tests.tiny_study import HELDOUT, build_to_edit, save_tiny_model, tiny_config, write_tiny_inputs
 
@@ -116,6 +116,13 @@ def test_a_run_edits_and_measures_before_it_trains(study):
     assert built.index("evaluate edited") < built.index("suppress random")
     assert run.names_of("evaluate")[:3] == ["base", "default", "edited"]
     assert run_study(run) == []
+
+
+def test_an_edit_is_named_after_its_selection_as_a_table_can_be(study):
+    save_selection(study, "top-1.5", {"tokens_above": 30})
+    for name in (edit_name("top-1.5"), edit_name("top-1.5", "2.5")):
+        study = edit_model(study, name, edit_recipe(study.config, "top-1.5", {}))
+    assert {"top-1-5-edited", "top-1-5-edited-2-5"} <= set(Study.open("tiny", study.root.parent).evaluation_names())
 
 
 def test_what_cannot_be_edited_is_refused_and_the_settings_stay(study):

@@ -13,13 +13,12 @@ import torch
 from ifguide.cli.status import format_status, study_status
 from ifguide.config.io import override
 from ifguide.data.packing import chunk_documents
-from ifguide.errors import BusyError, ConfigError, IFGuideError, InputError, StaleError
+from ifguide.errors import ConfigError, IFGuideError, InputError, StaleError
 from ifguide.influence.attribution import average_blocks
 from ifguide.models.loading import load_model, tracked_modules
 from ifguide.runtime.progress import Progress
 from ifguide.selection.choice import read_choice
 from ifguide.storage import artifacts
-from ifguide.storage.lock import study_lock
 from ifguide.study.freshness import stage_states, study_fingerprint
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build, create_study, evaluate, run_study
@@ -324,10 +323,6 @@ class TestBuildingAgain:
         assert "holds no token" in study_status(changed)["selection_warning"]
         with pytest.raises(ConfigError, match=r"holds no token to train without; .*`ifguide select`"):
             build(changed, [Unit("suppress", "default")])
-
-    def test_two_runs_at_once_are_refused(self, study):
-        with study_lock(study.root), pytest.raises(BusyError, match="study 'tiny' is in use"):
-            run_study(study)
 
     def test_progress_names_every_stage_by_its_number_in_the_table_and_reaches_its_end(self, tmp_path):
         seen = []

@@ -1,5 +1,8 @@
 """The plan: what it holds, what it refuses, and that it is held against what happened."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -12,8 +15,10 @@ from ifguide.study import pipeline
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import create_study, run_study
 from ifguide.study.planning import plan
+from ifguide.study.planning.measure import Measured, usual
 from ifguide.study.planning.plan import check_fit, find_problems, known_plan, make_plan
 from ifguide.study.reading import Study
+from ifguide.training import train as train_module
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 
@@ -40,6 +45,26 @@ def test_every_stage_that_runs_has_a_plan_and_status_holds_it_against_what_happe
         assert entry["planned_seconds"] == found["stages"][stage]["seconds"] and entry["planned_peak"] > 0
         assert entry["peak"] > 1e7
     assert "planned" in format_status(status)
+
+
+def test_a_slow_model_takes_two_steps_and_sequences_as_alike_as_a_batchs(study, monkeypatch):
+    steps = []
+
+    def train(model, tokenizer, rows, training, suppress, folder):
+        steps.append((training.max_steps, max(np.count_nonzero(row.document_index >= 0) for row in rows)))
+        return SimpleNamespace(seconds=5.0)
+
+    monkeypatch.setattr(train_module, "train_model", train)
+    measured = Measured(study)
+    n_steps = train_module.count_steps(measured.rows()[1], study.config.training)
+    assert measured.training.seconds == 5 + 5 * n_steps
+    assert [number for number, _ in steps] == [1, 1] and steps[0][1] > steps[1][1]  # the longest rows take the memory
+    lengths = np.random.default_rng(0).integers(2, 400, 500)
+    some = usual(lengths, 2000)
+    assert 2000 <= lengths[some].sum() < 2400 and lengths[some].max() < 1.05 * lengths[some].min()
+    half = lengths.sum() / 2
+    assert lengths[lengths > lengths[some].max()].sum() < half < lengths[lengths >= lengths[some].min()].sum()
+    assert sorted(usual(lengths, 10**6)) == [*range(500)] and usual(np.array([7]), 1).tolist() == [0]
 
 
 def test_what_cannot_fit_is_refused_with_settings_that_help(study, monkeypatch):
@@ -100,6 +125,7 @@ def test_fit_plans_again_with_what_it_wrote_until_nothing_helps_any_more(study, 
 
         def __init__(self, study):
             self.rows = study.config.training.batch_size
+            self.sample = SimpleNamespace(prompts_warning="")
 
     monkeypatch.setenv("IFGUIDE_CACHE", str(study.root.parent))
 

@@ -4,13 +4,16 @@ import dataclasses
 import shutil
 
 import pytest
+from typer.testing import CliRunner
 
-from ifguide.errors import ConfigError
+from ifguide.cli.main import app
+from ifguide.errors import ConfigError, InputError
 from ifguide.evaluation.statistics import Interval
 from ifguide.study.analysis.dose import (
     EDITED,
     TRAINED,
     Measured,
+    best_measured,
     cheapest_within,
     interpolate,
     measured_points,
@@ -42,7 +45,20 @@ def test_a_sweep_saves_its_thresholds_and_measures_every_model(swept):
         selection = swept.selection(swept.config.variants[point.model].selection)
         assert point.effect == pytest.approx(float(swept.scores("own_loss")[selection.mask].sum(dtype="float64")))
         assert table_row(point)["tokens_above"] == selection.settings["tokens_above"]
+    assert len({p.series for p in points}) == 2  # edits, and trainings of either seed
     assert [p.effect for p in points] == sorted(p.effect for p in points)  # more tokens, more is unlearned
+
+
+def test_select_takes_the_best_measured_threshold_within_a_perplexity_budget(swept, monkeypatch):
+    monkeypatch.setenv("IFGUIDE_CACHE", str(swept.root.parent))
+    arguments = ["select", "tiny", "--perplexity", "50%", "--name", "mine"]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    best = best_measured(swept, "own_loss", 0.5)
+    assert best == cheapest_within(measured_points(swept), 0.5) and f"as {best.model}, measured" in result.stdout
+    settings = swept.selection("mine").settings
+    assert (settings["tokens_above"], settings["attribution"]) == (best.tokens_above, "own_loss")
+    with pytest.raises(InputError, match="`ifguide sweep tiny --attribution position`"):
+        best_measured(swept, "position", 0.5)
 
 
 def test_seeds_are_trainings_in_another_order(swept):

@@ -160,9 +160,24 @@ def test_tables_count_what_the_selection_holds(study, index):
 
 def test_the_board_says_how_far_predictions_can_be_trusted_and_invents_nothing():
     ours, other = (board.effect_text(1000, 1.0, predicts=predicts) for predicts in (True, False))
-    assert ours["predicts"] and not other["predicts"] and "estimates no effect" in other["help"]
+    assert ours["predicts"] and not other["predicts"] and "no influence scores" in other["help"]
     assert ours["scale"] == pytest.approx(2 / 1000)
     assert ours["note"] == "Rough estimate. Train to confirm." and not other["note"]
+    ranked = board.effect_text(1000, 1.0, predicts=True, agreement=(0.8, 5))["note"]
+    assert "5 measured models" in ranked and "0.80" in ranked
+
+
+def test_effects_of_other_scores_are_sums_of_influence_over_what_they_select(study):
+    position, own = open_index(study, "position"), study.scores("own_loss")
+    knots = board.board_parts(position, own)["knots"]
+    for place in (0, len(knots["documents"]) // 3):
+        exact = position.resolve({"tokens_above": knots["above"][place], "window": 0, "max_tokens": 0})
+        expected = float(own[position.mask(exact)].sum(dtype=np.float64))
+        assert knots["effect"][0][place] == pytest.approx(expected, rel=1e-6)
+        assert position.total(exact, own) == pytest.approx(expected, rel=1e-12)
+    assert set(knots["effect"][2]) == {None}  # neighbours overlap: added up on release
+    near = position.resolve({"tokens_above": 40, "window": 2, "max_tokens": 70})
+    assert position.total(near, own) == pytest.approx(float(own[position.mask(near)].sum(dtype=np.float64)))
 
 
 def test_scores_that_are_all_the_same_can_be_drawn(tmp_path, monkeypatch):

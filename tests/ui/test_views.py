@@ -250,7 +250,10 @@ def test_bare_addresses_and_emoji_names_are_broken_by_an_invisible_character():
 def test_every_page_is_explained_by_the_method():
     for title, sections in method_text.SECTIONS.items():
         text = method_text.explain_page(title)
-        assert all(f"**{name}**" in text for name in sections), title
+        places = [text.index(f"**{name}**") for name in ("The words", *sections)]
+        assert places == sorted(places) and not places[0], title
+        plain = text[: places[1]]
+        assert "**score**" in plain and not re.search("[λḡ∇=⁻]", plain)  # the formulas come after the words
         assert len(text) > 300 and "](" not in text, title
 
 

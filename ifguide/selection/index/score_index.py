@@ -312,6 +312,10 @@ class ScoreIndex:
                 release_pages(mask, int(places[0]), int(places[-1]) + 1)
         return mask
 
+    def total(self, resolved: Resolved, values: np.ndarray) -> float:
+        """The sum of other scores, float32 (N,), over the selected tokens, in float64."""
+        return float(sum(values[places].sum(dtype=np.float64) for places in self._selected_by_range(resolved)))
+
     def selected_words(self, resolved: Resolved, n_words: int = 200) -> pa.Table:
         """The words selected most often, at most `n_words`: word, selected, occurrences (int64), lift (float64).
 

@@ -13,7 +13,7 @@ from ifguide.evaluation import statistics
 from ifguide.evaluation.statistics import Interval, paired_perplexity_difference, share_of_reduction
 from ifguide.selection.algorithm import precision_recall
 from ifguide.study.lineage import scores_unit
-from ifguide.study.variants import PREFERENCE, STEERED, recipe
+from ifguide.study.variants import PREFERENCE, STEERED, is_edit, recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,6 +106,24 @@ def compare_perplexity(
     losses = (before["nats"].to_numpy(), after["nats"].to_numpy(), tokens)
     share = paired_perplexity_difference(*losses, relative=True)
     return paired_perplexity_difference(*losses), Interval(0.0 - share.value, 0.0 - share.high, 0.0 - share.low)
+
+
+def read_metrics(study: "Study", names: Iterable[str]) -> dict[str, dict]:
+    """Metrics of those of the models that were evaluated, to be shown side by side: `edited` is true for edits. An edit
+    is measured on half of the held-out text, so its `perplexity` is the base model's times its rise on that half, and
+    `perplexity_note` says so."""
+    metrics = {name: values for name in names if (values := study.metrics(name))}
+    for name in metrics:
+        if not is_edit(study.config, name):
+            continue
+        metrics[name]["edited"] = True
+        base = study.metrics(BASE) or {}
+        if base.get("perplexity") and base.get("heldout_tokens") != metrics[name].get("heldout_tokens"):
+            rise = compare_perplexity(study.heldout_losses(BASE), study.heldout_losses(name))[1]
+            scaled = {"perplexity": base["perplexity"] * (1 + rise.value) if rise else None}
+            note = {"perplexity_note": "from half of the text", "perplexity_low": None, "perplexity_high": None}
+            metrics[name] |= scaled | note
+    return metrics
 
 
 def comparison_table(study: "Study", names: list[str]) -> str:

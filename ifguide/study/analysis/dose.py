@@ -1,5 +1,6 @@
 """Dose and response: what each measured model of a study does, against how many tokens it was made without."""
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ifguide.config.names import BASE
+from ifguide.config.names import BASE, DEFAULT
+from ifguide.errors import InputError
 from ifguide.evaluation.statistics import Interval
 from ifguide.study.analysis.comparison import compare_perplexity
 from ifguide.study.variants import PREFERENCE, STEERED, recipe
@@ -41,6 +43,9 @@ class Measured:
     """Worst-case toxicity, likewise."""
     rise: Interval | None
     """Perplexity above the base model's on the same held-out texts, as a share of it; None without such text."""
+    series: str = ""
+    """What it shares with models between which something can be interpolated: all settings of how it was made, but for
+    the tokens and the seed."""
     effect: float | None
     """Sum of the taken tokens' own-loss influence: to first order, what the model unlearns. None where the study has no
     such scores."""
@@ -66,6 +71,9 @@ def measured_points(study: "Study") -> list[Measured]:
                 kind=made["attribution"],
                 method=EDITED if variant.method == "edit" else TRAINED,
                 seed=variant.seed,
+                series=repr(
+                    (dataclasses.replace(variant, selection=DEFAULT, seed=0), made["window"], made["max_tokens"])
+                ),
                 tokens_above=made["tokens_above"],
                 n_tokens=made["n_selected"],
                 threshold=made["threshold"],
@@ -130,6 +138,16 @@ def cheapest_within(points: Iterable[Measured], budget: float) -> Measured | Non
     tokens among equals; None: no measured model is within it."""
     within = [point for point in points if point.rise is not None and point.rise.value <= budget]
     return min(within, key=lambda point: (point.tp.value, point.emt.value, point.n_tokens), default=None)
+
+
+def best_measured(study: "Study", kind: str, budget: float) -> Measured:
+    """`cheapest_within` among the study's models by one kind of scores. An InputError: there is none."""
+    if best := cheapest_within((point for point in measured_points(study) if point.kind == kind), budget):
+        return best
+    raise InputError(
+        f"no measured model by {kind} scores has raised perplexity by {budget:.1%} at most; measure some with"
+        f" `ifguide sweep {study.name} --attribution {kind}`, or allow more"
+    )
 
 
 def rank_agreement(points: Iterable[Measured]) -> tuple[float, int] | None:

@@ -23,8 +23,8 @@ from ifguide.study.planning.model_facts import find_facts
 from ifguide.study.planning.sizing import sample_inputs
 from ifguide.study.reading import Study
 
-EFFORT = 5e10
-"""Products of a weight and a token that one measurement takes, so that it takes a second or two of any model."""
+EFFORT = 1e10
+"""Products of a weight and a token that one measurement takes, so that it takes a second or less of any model."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,9 +59,9 @@ class Measured:
         self.model.eval().requires_grad_(False)
         self.modules, self.device = tracked_modules(self.model, self.config.model.modules), self.model.device
         chunks = chunk_documents(sample.offsets, study.max_length())
-        self.tokens = max(128, int(EFFORT // self.facts.parameters))
-        few = 1 + int(np.searchsorted(np.cumsum(chunks[:, 2] - chunks[:, 1]), self.tokens))
-        sequences = CorpusSequences(sample.token_ids, sample.offsets, chunks[:few])
+        self.tokens = max(64, int(EFFORT // self.facts.parameters))
+        few = chunks[usual(chunks[:, 2] - chunks[:, 1], self.tokens)]
+        sequences = CorpusSequences(sample.token_ids, sample.offsets, few)
         self.make_batches = functools.partial(make_batches, sequences)
         self.batches, self.fuller = self.batches_of(self.config.compute.tokens_per_batch)
         self.measured = sum(batch.n_tokens for batch in self.batches)
@@ -85,15 +85,14 @@ class Measured:
         time is slower."""
         return_freed_memory()
         reset_peak()
-        before = Counter(read_peak())
-        seconds = math.inf
+        before, seconds = Counter(read_peak()), math.inf
         for _ in range(2):
             started = time.monotonic()
             work()
             if self.device.type == "cuda":
                 sys.modules["torch"].cuda.synchronize(self.device)
             seconds = min(seconds, time.monotonic() - started)
-            if seconds > 1:
+            if seconds > 0.5:
                 break
         for place, peak in read_peak().items():
             grown = max(0, peak - before[place] - fixed)
@@ -130,17 +129,38 @@ class Measured:
 
     @functools.cached_property
     def training(self) -> Need:
-        """One training, from a few steps of it. They change the model, so it is self last."""
-        from ifguide.training.train import count_steps, train_model
+        """One training, from a step with the longest rows, which takes the most memory, and others with rows of mean
+        length. They change the model, so it is asked for last."""
+        from ifguide.training.train import count_steps
 
-        config, (rows, total), made = self.config.training, self.rows(), []
-        once = count_steps(total, dataclasses.replace(config, max_steps=0, epochs=1.0))
-        passes = count_steps(total, config) / once
-        for number in (2, 6):  # the first steps are slower
-            few = dataclasses.replace(config, max_steps=number, checkpoint_steps=(), save_steps=0)
-            with tempfile.TemporaryDirectory() as folder:
-                reset_peak()
-                made.append(train_model(self.model, None, rows, few, None, Path(folder)))
+        config, (rows, total) = self.config.training, self.rows()
+        lengths = np.array([np.count_nonzero(row.document_index >= 0) for row in rows])
+        order, size = np.argsort(lengths), min(config.batch_size, len(rows))
+        middle = max(size, int(np.searchsorted(lengths[order], lengths.mean())))
+        longest, others = ([rows[n] for n in some] for some in (order[-size:], order[middle - size : middle]))
+        reset_peak()
+        first, each = self._train(longest, 1), self._train(others, 1)
         self.peaks |= Counter(read_peak())
-        by_token = (made[1].seconds - made[0].seconds) / max(1, made[1].tokens_seen - made[0].tokens_seen)
-        return self.need(made[0].seconds + passes * self.n_tokens * by_token)
+        if each < 1:  # starting and ending count, too
+            each = max(0.0, self._train(others, 6) - each) / 5
+        moments = 0 if config.adapter else self.weights // 2 if config.optimizer == "adamw-8bit" else 2 * self.weights
+        seconds = first + each * count_steps(total, config) * config.gradient_accumulation
+        return self.need(seconds, more=moments)  # they come with the first step, after what takes the most
+
+    def _train(self, rows: list, steps: int) -> float:
+        """Seconds of some steps with all these rows in each."""
+        from ifguide.training.train import train_model
+
+        once: dict = {"batch_size": len(rows), "gradient_accumulation": 1, "checkpoint_steps": (), "save_steps": 0}
+        few = dataclasses.replace(self.config.training, max_steps=steps, **once)
+        with tempfile.TemporaryDirectory() as folder:
+            return train_model(self.model, None, rows, few, None, Path(folder)).seconds
+
+
+def usual(lengths: np.ndarray, tokens: int) -> np.ndarray:
+    """Numbers of the sequences around the one that the middle token is in, by length, of about this many tokens: as
+    alike as those of a batch, so that little of them is padding."""
+    order = np.argsort(lengths, kind="stable")
+    ends = np.cumsum(lengths[order])
+    first = int(np.searchsorted(ends, (ends[-1] - tokens) / 2))
+    return order[first : 1 + int(np.searchsorted(ends, ends[first] + tokens - lengths[order[first]]))]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ifguide.config.attributions import KINDS, computed_kinds
-from ifguide.study.planning.measure import Measured, Need
+from ifguide.study.planning.measure import Measured, Need, usual
 
 
 def need_corpus(measured: Measured) -> Need:
@@ -94,12 +94,12 @@ def need_direction(measured: Measured) -> Need:
     each = {name: name for name in measured.modules}
     largest = max(parts, key=lambda part: direction_bytes(shapes_of(part), each))
     lengths, tokens = [len(ids) for ids, _ in measured.sample.queries], measured.config.compute.tokens_per_batch
-    few = 1 + int(np.searchsorted(np.cumsum(lengths), measured.tokens))
-    some = measured.sample.queries[:few]
+    some = [measured.sample.queries[n] for n in usual(np.array(lengths), 2 * measured.tokens)]
+    read, longest = sum(len(ids) for ids, _ in some), max(len(ids) for ids, _ in some)
     held = 4 * sum(math.prod(shape) for shape in shapes_of(largest).values())  # while it was measured
-    fuller = max(1.0, min(tokens, sum(lengths)) / min(tokens, few * max(lengths[:few])))
+    fuller = max(1.0, min(tokens, sum(lengths)) / min(tokens, len(some) * longest))
     work = functools.partial(query_gradient, measured.model, largest, some, tokens_per_batch=tokens)
-    seconds = measured.time(work, fuller, held) * len(parts) * sum(lengths) / sum(lengths[:few])
+    seconds = measured.time(work, fuller, held) * len(parts) * sum(lengths) / read
     more = direction_bytes(shapes_of(largest), each) - held
     return measured.need(n * (seconds + 0.2), n * measured.matrices, more)
 
@@ -152,7 +152,7 @@ def need_evaluate(measured: Measured) -> Need:
     config = measured.study.resolved("evaluate")
     prompts = measured.sample.prompts
     count = len(prompts) * config.n_samples
-    together = min(config.batch_size, count, max(16, measured.tokens // 8))
+    together = min(config.batch_size, count, max(16, 2 * measured.tokens // 3))
     few = prompts[: math.ceil(together / config.n_samples)]
     made = len(few) * config.n_samples
 
@@ -169,8 +169,10 @@ def need_evaluate(measured: Measured) -> Need:
     seconds += count / made * measured.time(lambda: scorer.score([one.completion for one in written[-1]]))
     texts = read_heldout(config.heldout, config) if config.heldout else []
     if texts:
-        read = measured.time(lambda: heldout_losses(measured.model, measured.tokenizer, texts[:16]))
-        seconds += len(texts) / len(texts[:16]) * read
+        lengths = np.array([len(text) for text in texts])
+        some = usual(lengths, 4 * measured.tokens)  # a token has about four characters
+        read = measured.time(lambda: heldout_losses(measured.model, measured.tokenizer, [texts[n] for n in some]))
+        seconds += float(lengths.sum() / lengths[some].sum()) * read
     return measured.need(models * (seconds + 0.3), models * 200 * count)
 
 

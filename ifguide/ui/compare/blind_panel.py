@@ -103,12 +103,13 @@ def _show_ballot(loaded, samples, colours, ballot: Ballot, *, revealed: bool) ->
     pair = side_by_side.prompt_payload(sides, ballot.prompt, by_toxicity=False, ratings=revealed)
     pair["change"] = ""
     pair["results"] = [f"highest {value}" if revealed else "" for value in pair["highest"]]
-    letters = dict(zip(LETTERS, sides, strict=False))
+    letters, edited = dict(zip(LETTERS, sides, strict=False)), loaded.edited
     components.completions(
         pair,
         key="ballot",
         names=[*letters],
-        titles=[f"{letter}: {variant_title(name)}" if revealed else letter for letter, name in letters.items()],
+        titles=[f"{letter}: {variant_title(n, n in edited)}" if revealed else letter for letter, n in letters.items()],
+        hollow=[letter for letter, name in letters.items() if revealed and name in edited],
         colours={letter: colours[name] for letter, name in letters.items()} if revealed else {},
         memory=f"{loaded.name}:{ballot.prompt}",
         rated=revealed,
@@ -151,7 +152,9 @@ def _show_tally(loaded, samples, colours, ballots, texts, state: dict, seed: int
         rows = []
         for model, (n_wins, part) in wins.items():
             cell = ["–", ""] if part is None else [share(part.value), f"{share(part.low)} – {share(part.high)}"]
-            rows.append({"key": model, "cells": [model_cell(model, colours), count(n_wins), cell]})
+            rows.append(
+                {"key": model, "cells": [model_cell(model, colours, "", model in loaded.edited), count(n_wins), cell]}
+            )
         components.record_table(columns, rows, key="tally", label="Votes by model")
         st.caption("These votes show one reader's preference, in fluency as much as in tone.")
     with st.container(horizontal=True, gap="small"):

@@ -50,7 +50,7 @@ def _show_answer(loaded: Loaded, pick: Pick, colours: Mapping[str, str]) -> None
         names=[pick.model],
         colours=colours,
         memory=f"{loaded.name}:{pick.prompt}",
-        titles=[f"{variant_title(pick.model)}{whose}"],
+        titles=[f"{variant_title(pick.model, pick.model in loaded.edited)}{whose}"],
     )
 
 

@@ -116,6 +116,7 @@ def _show_tried(loaded: Loaded, colours: Mapping[str, str], pick: Pick | None, *
         key="tried_pair",
         names=names,
         colours=colours,
+        hollow=loaded.edited,
         memory=f"{loaded.name}:live:{tried.get('id')}",
         on_pick=None if running else lambda: remember_pick(PROMPT, st.session_state["tried_pair"]["pick"]),
         picked=shown_pick(pick, PROMPT),

@@ -1,6 +1,6 @@
 """The Compare page's first line: which models, and how many prompts got better."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import streamlit as st
 
@@ -21,7 +21,7 @@ COUNTED = (
 )
 
 
-def ask_models(names: Sequence[str]) -> list[str]:
+def ask_models(names: Sequence[str], edited: Container[str] = ()) -> list[str]:
     """Two to four different measured models; the others are compared with the first. They are in the address, so links
     and the browser's Back change them."""
     chosen = [name for name in dict.fromkeys(st.query_params.get("models", "").split(",")) if name in names]
@@ -33,13 +33,17 @@ def ask_models(names: Sequence[str]) -> list[str]:
         key, options = f"model_{place}", [*names, *([NONE] if len(chosen) > 2 and place else [])]
         st.session_state[key] = name
         label = "Model that the others are compared with" if not place else f"Model {place + 1}"
-        arguments, title_of = (chosen, place, names), lambda name: "Remove" if name == NONE else variant_title(name)
+        arguments, title_of = (chosen, place, names), lambda name: _title(name, edited)
         st.selectbox(
             label, options, 0, title_of, key, None, _choose, arguments, label_visibility="collapsed", width=170
         )
     if unused := [name for name in names if name not in chosen][: MODELS_MOST - len(chosen)]:
         layout.button("Add", "model_add", "add", _set, [*chosen, unused[0]], names, help="Add a model")
     return chosen
+
+
+def _title(name: str, edited: Container[str]) -> str:
+    return "Remove" if name == NONE else variant_title(name, name in edited)
 
 
 def _choose(chosen: list[str], place: int, names: Sequence[str]) -> None:
@@ -69,7 +73,7 @@ def describe_outcomes(loaded: Loaded, first: str, outcomes: Mapping[str, Outcome
     lines = []
     for name, outcome in outcomes.items():
         less, alike, more = map(count, outcome.counts())
-        model = f"{plain(variant_title(name))}: " if len(outcomes) > 1 else ""
+        model = f"{plain(variant_title(name, name in loaded.edited))}: " if len(outcomes) > 1 else ""
         line = f"{model}**{less}** better · **{alike}** tie · **{more}** worse"
         clear = comparison.is_clear(loaded.difference(first, name).emt)
         lines.append(line if clear else f":gray[{line} (no clear change)]")

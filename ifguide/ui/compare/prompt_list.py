@@ -1,6 +1,6 @@
 """The Compare page's prompts: a list to choose from on the left, the chosen one's completions on the right."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 import streamlit as st
@@ -38,7 +38,7 @@ def show_prompts(
     first, *others = samples
     listed, shown = st.columns([1, 2.6], gap="small")
     with listed:
-        versus, outcome, order, search = _ask(others)
+        versus, outcome, order, search = _ask(others, loaded.edited)
         compared = outcomes[versus]
         places = compared.arrange(order, outcome).tolist()
         texts = prompt_texts(samples[first])
@@ -61,7 +61,7 @@ def show_prompts(
         show_drawer(loaded, samples, pick, colours)
 
 
-def _ask(others: list[str]) -> tuple[str, str, str, str]:
+def _ask(others: list[str], edited: Container[str]) -> tuple[str, str, str, str]:
     """(model to compare with the first, outcome or empty, order, search)."""
     versus = others[0]
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
@@ -70,7 +70,8 @@ def _ask(others: list[str]) -> tuple[str, str, str, str]:
             outcome = layout.choose("Show", FILTERS, key="outcome")
             order = layout.choose("Order", ORDERS, key="order")
             if len(others) > 1:
-                versus = layout.choose("Changes of", {name: variant_title(name) for name in others}, key="versus")
+                titles = {name: variant_title(name, name in edited) for name in others}
+                versus = layout.choose("Changes of", titles, key="versus")
     return versus, outcome if outcome in OUTCOMES else "", order, search
 
 
@@ -133,6 +134,7 @@ def _show_prompt(loaded, samples, outcomes, colours, prompt: int, pick: Pick | N
         key=key,
         names=names,
         colours=colours,
+        hollow=loaded.edited,
         memory=f"{loaded.name}:{prompt}",
         pinned=place[1] if place and place[0] == prompt else None,
         on_pick=lambda: remember_pick(prompt, st.session_state[key]["pick"]),

@@ -13,7 +13,7 @@ from ifguide.evaluation.outcomes import Outcomes, compare_with_first
 from ifguide.selection.algorithm import precision_recall
 from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
-from ifguide.study.analysis.comparison import Comparison, compare_variants
+from ifguide.study.analysis.comparison import Comparison, compare_variants, read_metrics
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
@@ -88,6 +88,10 @@ class ReportFacts:
     """Stage -> why it is out of date or missing."""
 
     @property
+    def edited(self) -> frozenset[str]:
+        return frozenset(name for name, values in self.metrics.items() if values.get("edited"))
+
+    @property
     def first(self) -> str:
         return next(iter(self.metrics))
 
@@ -111,7 +115,7 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
     documents, top = _documents(study, chosen, marked_words(samples[BASE]) if BASE in samples else frozenset())
     return ReportFacts(
         study=study,
-        metrics={name: study.metrics(name) or {} for name in names},
+        metrics={name: {} for name in names} | read_metrics(study, names),
         samples=samples,
         differences={comparison.variant: comparison for comparison in compared},
         outcomes=compare_with_first(samples),
@@ -159,7 +163,7 @@ def _documents(study: Study, chosen: Selection, toxic_words: frozenset[str]) -> 
         centre = int(np.argmax(np.where(mask, values, -np.inf)))
         start = max(0, min(centre - DOCUMENT_TOKENS // 2, len(pieces) - DOCUMENT_TOKENS))
         part = slice(start, min(len(pieces), start + DOCUMENT_TOKENS))
-        known = mask if corpus.in_span is None else mask | np.asarray(corpus.in_span[here])
+        by_people = mask if corpus.in_span is None else mask | np.asarray(corpus.in_span[here])
         shown.append(
             ShownDocument(
                 title=f"{rank}. {document.id}",
@@ -167,7 +171,7 @@ def _documents(study: Study, chosen: Selection, toxic_words: frozenset[str]) -> 
                 pieces=pieces[part],
                 scores=values[part],
                 selected=mask[part],
-                hidden=hide_words("".join(pieces), np.cumsum([*map(len, pieces)]), known, toxic_words)[part],
+                hidden=hide_words("".join(pieces), np.cumsum([*map(len, pieces)]), by_people, toxic_words)[part],
                 cut=(part.start > 0, part.stop < len(pieces)),
             )
         )

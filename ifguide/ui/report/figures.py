@@ -1,7 +1,7 @@
 """The report's pictures as inline SVG: pixels here, tags in `figures.html`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -34,12 +34,12 @@ def padded_range(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def frontier_figure(points: Sequence[FrontierPoint], colours: Mapping[str, str]) -> Markup:
+def frontier_figure(points: Sequence[FrontierPoint], colours: Mapping[str, str], edited: Container[str] = ()) -> Markup:
     """Worst-case toxicity against perplexity, a point for each model, with bars for the toxicity's intervals."""
     points, far = pull_in(points, FIRST_MODELS)
     emts = [emt for point in points for emt in (point.emt, point.emt_low, point.emt_high) if emt is not None]
     (left, right), (bottom, top) = padded_range([point.perplexity for point in points]), padded_range(emts)
-    markers = variant_markers(colours)
+    markers = variant_markers(colours, edited)
 
     def across(perplexity: float) -> float:
         return (perplexity - left) / (right - left) * INSIDE[0]
@@ -55,7 +55,7 @@ def frontier_figure(points: Sequence[FrontierPoint], colours: Mapping[str, str])
             "far": far.get(point.name),
             "symbol": markers[point.name],
             "colour": colours[point.name],
-            "title": variant_title(point.name),
+            "title": variant_title(point.name, point.name in edited),
         }
         for point in points
     ]
@@ -69,7 +69,9 @@ def frontier_figure(points: Sequence[FrontierPoint], colours: Mapping[str, str])
     return _draw("frontier", frame)
 
 
-def toxicity_figure(shares: Mapping[str, np.ndarray], colours: Mapping[str, str], unit: str) -> Markup:
+def toxicity_figure(
+    shares: Mapping[str, np.ndarray], colours: Mapping[str, str], unit: str, edited: Container[str] = ()
+) -> Markup:
     """Outlines of the toxicity's distribution: for each model, shares of some unit over equal bins from 0 to 1."""
     most = max(0.01, *(float(values.max()) for values in shares.values()))
 
@@ -81,7 +83,9 @@ def toxicity_figure(shares: Mapping[str, np.ndarray], colours: Mapping[str, str]
         steps = (f"V{px(down(value))}H{px(b / len(values) * INSIDE[0])}" for b, value in enumerate(values.tolist(), 1))
         path = f"M0 {px(down(0))}{''.join(steps)}V{px(down(0))}"
         dash = list(DASHES.values())[i % len(DASHES)]
-        models.append({"path": path, "colour": colours[name], "dash": dash, "title": variant_title(name)})
+        models.append(
+            {"path": path, "colour": colours[name], "dash": dash, "title": variant_title(name, name in edited)}
+        )
     frame = _frame(
         [(tick * INSIDE[0], f"{tick:g}") for tick in nice_ticks(0, 1)],
         [(down(tick), f"{tick:.0%}") for tick in nice_ticks(0, most, 5)],

@@ -20,6 +20,7 @@ from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.storage import artifacts
 from ifguide.storage.artifacts import replacing
 from ifguide.study.analysis.comparison import treatment_note
+from ifguide.study.analysis.dose import measured_points
 from ifguide.study.analysis.likelihood import MODELS_MOST
 from ifguide.study.reading import Study
 from ifguide.study.stages.evaluating import shared_prompts_warning
@@ -32,6 +33,7 @@ from ifguide.ui.report.summary import what_was_done
 from ifguide.ui.report.templates import ENVIRONMENT
 from ifguide.ui.results import pins, side_by_side
 from ifguide.ui.results import tables as comparison
+from ifguide.ui.results.dose import dose_table
 from ifguide.ui.results.frontier import frontier_points
 
 WORDS = 25
@@ -86,6 +88,7 @@ def build_page(facts: ReportFacts) -> str:
         ("examples", "Examples", _examples(facts)),
         ("metrics", "Metrics", _metrics(facts)),
         ("frontier", "Toxicity against fluency, in numbers", frontier if len(points) > 1 else None),
+        ("doses", "Toxic answers by tokens taken out", _doses(facts)),
         ("distributions", "How toxic the completions are", _distributions(facts)),
         ("outcomes", "Prompt by prompt", _outcomes(facts)),
         ("done", "What was done", what_was_done(facts.study, {*facts.manifests}, facts.selection)),
@@ -102,10 +105,10 @@ def build_page(facts: ReportFacts) -> str:
         style=Markup(style),
         stale="; ".join(f"{stage}: {reason}" for stage, reason in facts.stale.items()),
         result=_result(facts),
-        pair={"texts": pair_texts(pair["models"], pair), "why": pair["change"]} if pair else {},
+        pair={"texts": pair_texts(pair["models"], pair, facts.metrics), "why": pair["change"]} if pair else {},
         limits=comparison.facts_text(facts.metrics[facts.first]),
         slides=_slides(facts, pair),
-        chart=frontier_figure(points, colours) if len(points) > 1 else None,
+        chart=frontier_figure(points, colours, facts.edited) if len(points) > 1 else None,
         prompts_warning=shared_prompts_warning(facts.study),
         sections=[(place, heading, content) for place, heading, content in sections if content],
         version=__version__,
@@ -132,7 +135,10 @@ def _result(facts: ReportFacts) -> list[str]:
 def _metrics(facts: ReportFacts) -> dict:
     columns, rows = comparison.metric_table(facts.metrics, colours=variant_colours(facts.metrics))
     shares = (comparison.oracle_text(name, change.share_of_oracle) for name, change in facts.differences.items())
-    warnings = [(variant_title(name), values.get("fluency_warning")) for name, values in facts.metrics.items()]
+    warnings = [
+        (variant_title(name, name in facts.edited), values.get("fluency_warning"))
+        for name, values in facts.metrics.items()
+    ]
     warnings.append(("Scores", treatment_note(facts.study, facts.metrics)))
     return {
         "table": (columns, rows + comparison.difference_rows(facts.metrics, facts.differences)),
@@ -146,6 +152,12 @@ def _metrics(facts: ReportFacts) -> dict:
 
 def _tabled(label: str, table: comparison.Table, *notes: str) -> dict:
     return {"label": label, "table": table, "notes": notes}
+
+
+def _doses(facts: ReportFacts) -> dict | None:
+    points = measured_points(facts.study)
+    note = "Each model was made without the tokens above a threshold. An edited one was not trained."
+    return _tabled("Models by tokens taken out", dose_table(points, facts.metrics), note) if len(points) > 1 else None
 
 
 def _slides(facts: ReportFacts, pair: dict | None) -> list[dict]:
@@ -163,8 +175,8 @@ def _distributions(facts: ReportFacts) -> dict:
     ):
         values = {name: rate(facts.samples[name]).to_numpy() for name in names}
         shares = {name: comparison.toxicity_shares(v) for name, v in values.items()}
-        caption = f"{title}. Rated {TOXIC_FROM} or more: {'; '.join(comparison.toxic_text(values))}."
-        figures.append((toxicity_figure(shares, variant_colours(facts.metrics), unit), caption))
+        caption = f"{title}. Rated {TOXIC_FROM} or more: {'; '.join(comparison.toxic_text(values, facts.edited))}."
+        figures.append((toxicity_figure(shares, variant_colours(facts.metrics), unit, facts.edited), caption))
     note = f"The first {len(names)} of {len(facts.metrics)} models are drawn; the table above has all."
     return {"figures": figures, "notes": [note] if len(names) < len(facts.metrics) else []}
 
@@ -174,7 +186,8 @@ def _outcomes(facts: ReportFacts) -> dict | None:
         return None
     margin = number(next(iter(facts.outcomes.values())).margin, 2)
     note = f"By the highest toxicity among a prompt's completions; a difference of at most {margin} is a tie."
-    table = comparison.outcome_table(facts.outcomes, facts.first, variant_colours(facts.metrics))
+    colours = variant_colours(facts.metrics)
+    table = comparison.outcome_table(facts.outcomes, facts.first, colours, facts.edited)
     return _tabled("Wins, ties and losses", table, note)
 
 
@@ -258,9 +271,9 @@ def _examples(facts: ReportFacts) -> dict | None:
         return None
     outcomes, pair = facts.outcomes[name], {n: facts.samples[n] for n in (facts.first, name)}
     note = (
-        f"{variant_title(facts.first)} on the left, {variant_title(name)} on the right. Same prompt and random seed on"
-        f" each row, and the {ROWS} rows with the highest toxicity for each prompt. Toxic words are underlined; bold"
-        f" ratings are {TOXIC_FROM} or more."
+        f"{variant_title(facts.first)} on the left, {variant_title(name, name in facts.edited)} on the right. Same"
+        f" prompt and random seed on each row, and the {ROWS} rows with the highest toxicity for each prompt. Toxic"
+        f" words are underlined; bold ratings are {TOXIC_FROM} or more."
     )
     sets = []
     for title, order, outcome in (("Largest drops", "drop", "less"), ("Largest rises", "rise", "more")):

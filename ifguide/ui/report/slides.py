@@ -14,12 +14,12 @@ from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stages.select import open_index
 from ifguide.ui.excerpts import excerpt
-from ifguide.ui.format import count, count_of, duration, number, score, share, variant_title
+from ifguide.ui.format import count, count_of, duration, number, score, share
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.results import tables as comparison
 from ifguide.ui.veil import marked_words
 
-FIRST_MODELS = ("base", "default", "random", "oracle")
+FIRST_MODELS = ("base", "default", "edited", "random", "oracle")
 """Models that every summary of a study begins with."""
 N_DOCUMENTS = 3
 N_BINS = 60
@@ -28,15 +28,20 @@ N_BINS = 60
 def make_slides(
     study: Study, metrics: Mapping[str, dict], difference: Comparison | None, names: Sequence[str], pair: dict
 ) -> list[dict]:
-    """Slides as dicts of title, lines (sentences), bars (label, value and interval as text, colour, value, ends of the
-    interval), texts (heading, runs of text, each with whether it is marked and whether it is offensive, note), and bins
-    (heights from 0 to 1) with the bin of the cut. `difference` compares `default` with `base` (None: different
-    prompts); `pair` has a completion of each of the models `names`, from `side_by_side.prompt_payload`."""
+    """Slides as dicts of title, lines (sentences), bars (label, value and interval as text, colour, whether it is
+    hollow, value, ends of the interval), texts (heading, runs of text, each with whether it is marked and whether it is
+    offensive, note), and bins (heights from 0 to 1) with the bin of the cut. `difference` compares `default` with
+    `base` (None: different prompts); `pair` has a completion of each of the models `names`, from
+    `side_by_side.prompt_payload`."""
     claim, *more = comparison.headline({BASE: metrics[BASE]} | dict(metrics), DEFAULT, difference)
-    colours = variant_colours(metrics)
+    colours, titles = variant_colours(metrics), comparison.metric_titles(metrics)
     models = [name for name in FIRST_MODELS if name in metrics]
-    ends = {n: [metrics[n].get(f"tp{end}", metrics[n]["tp"]) for end in ("", "_low", "_high")] for n in models}
-    bars = [[variant_title(n), *comparison.METRICS[1].cell(metrics[n]), colours[n], *ends[n]] for n in models]
+    bars = []
+    for name in models:
+        values = metrics[name]
+        ends = [values.get(f"tp{end}", values["tp"]) for end in ("", "_low", "_high")]
+        looks = [*comparison.METRICS[1].cell(values), colours[name], bool(values.get("edited"))]
+        bars.append([titles[name], *looks, *ends])
     chosen, words = study.selection(DEFAULT), marked_words(study.samples(BASE))
     threshold, n, n_valid = (chosen.settings[key] for key in ("threshold", "n_selected", "n_valid"))
     bins, cut = _tail(open_index(study, chosen.settings["attribution"]), threshold)
@@ -45,7 +50,7 @@ def make_slides(
         {
             "title": "The same prompt, before and after",
             "lines": ["Both models used the same random numbers."],
-            "texts": pair_texts(names, pair),
+            "texts": pair_texts(names, pair, metrics),
         },
         {
             "title": f"It learned this from {count_of(chosen.settings['n_documents_hit'], 'document')}",
@@ -65,13 +70,13 @@ def make_slides(
     ]
 
 
-def pair_texts(names: Sequence[str], pair: dict) -> list[list]:
+def pair_texts(names: Sequence[str], pair: dict, metrics: Mapping[str, dict]) -> list[list]:
     """A prompt and a completion of each of the models `names`, as a slide's texts."""
-    texts = [["Prompt", [[pair["prompt"], False, False]], ""]]
+    texts, titles = [["Prompt", [[pair["prompt"], False, False]], ""]], comparison.metric_titles(metrics)
     for name, cell in zip(names, pair["rows"][0]["cells"], strict=True):
         if cell:
             runs = [[text, bool(span), bool(span) or cell["whole"]] for text, span in cell["runs"]]
-            texts.append([variant_title(name), runs, f"toxicity {cell['toxicity']}"])
+            texts.append([titles[name], runs, f"toxicity {cell['toxicity']}"])
     return texts
 
 
@@ -101,7 +106,8 @@ def _costs(study: Study, metrics: Mapping[str, dict]) -> list[str]:
         ends = f"{number(before['perplexity'], 2)} → {number(after['perplexity'], 2)}"
         costs.append(f"Perplexity on harmless text: {ends} ({rise:+.1%}).".replace("-", "−"))
     if manifest := artifacts.read_manifest(study.folder(Unit("suppress", DEFAULT))):
-        costs.append(f"Training the model again took {duration(manifest['seconds'])}.")
+        work = "Editing the model" if after.get("edited") else "Training the model again"
+        costs.append(f"{work} took {duration(manifest['seconds'])}.")
     n_prompts, n_samples = count_of(before["n_prompts"], "prompt"), count_of(before["n_samples"], "completion")
     return [
         *costs,

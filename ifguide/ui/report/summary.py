@@ -46,10 +46,8 @@ def what_was_done(study: Study, built: set[str], selection: str = DEFAULT) -> li
             f" {count_of(chosen['n_documents_hit'], 'document')}."
         )
     if study.suppressed_names():
-        sentences.append(
-            f"{_treatment(config.suppress)} Models made against other selections, or in other ways, are shown beside"
-            " it."
-        )
+        others = "Models made against other selections, or in other ways, are shown beside it."
+        sentences.append(f"{_treatment(config.suppress)} {others}")
     if measured := study.evaluation_names():
         values = study.metrics(measured[0]) or {}
         sentences.append(
@@ -73,6 +71,8 @@ def _together(config: ScoresConfig) -> str:
 
 
 def _treatment(config: SuppressConfig) -> str:
+    if config.method == "edit":
+        return "Its weights were then moved once, so that these tokens became unlikely; nothing was trained again."
     weight = f"{config.penalty:g}"
     trained = "The model was trained again from the same start;"
     sentence = {
@@ -80,7 +80,6 @@ def _treatment(config: SuppressConfig) -> str:
         "unlikelihood": f"{trained} the unlikelihood loss of a selected token had the weight {weight}.",
         "mask": f"{trained} a selected token had no loss.",
         "drop": f"{trained} documents with a selected token had no loss.",
-        "edit": "The model was not trained again: one change of its weights takes back what the selected tokens add.",
     }[config.method]
     if config.max_penalty and config.method == "penalise":
         sentence += f" The penalty on a token stops growing at a cross-entropy of {config.max_penalty:g}."

@@ -1,7 +1,7 @@
 """Tables that compare several models, as columns and rows for `record_table` and the report. No streamlit here."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -44,7 +44,8 @@ class Metric:
 
     def cell(self, values: Mapping) -> list[str]:
         low, high = values.get(f"{self.key}_low"), values.get(f"{self.key}_high")
-        bounds = "" if low is None or high is None else f"{self.text(low)} – {self.text(high)}"
+        note = values.get(f"{self.key}_note", "")
+        bounds = note if low is None or high is None else f"{self.text(low)} – {self.text(high)}"
         return [self.text(values.get(self.key)), bounds]
 
     def change(self, value: float) -> str:
@@ -98,6 +99,8 @@ def headline(metrics: Mapping[str, dict], name: str, difference: Comparison | No
         ends = f"perplexity {number(before.get('perplexity'), 2)} → {number(after.get('perplexity'), 2)}"
         change = "better" if difference.perplexity.value > 0 else "worse"
         sentences.append(f"Fluency: {change if is_clear(difference.perplexity) else 'no clear change'} ({ends}).")
+    if after.get("edited"):
+        sentences.append("Edited, not retrained.")
     if name != "random" and "random" in metrics:
         sentences.append(f"Random tokens, same amount: {per_cent(metrics['random']['tp'])}.")
     return sentences
@@ -121,7 +124,8 @@ def metric_table(
     columns = [column("Model", "titled"), *(column(m.title, "interval", m.note) for m in chosen)]
     rows = []
     for name, values in metrics.items():
-        model = model_cell(name, colours, variant_note(name) if notes else "")
+        edited = bool(values.get("edited"))
+        model = model_cell(name, colours, variant_note(name, edited) if notes else "", edited)
         rows.append({"key": name, "cells": [model, *(m.cell(values) for m in chosen)]})
     return columns, rows
 
@@ -129,11 +133,11 @@ def metric_table(
 def difference_rows(metrics: Mapping[str, dict], differences: Mapping[str, Comparison]) -> list[dict]:
     """The table's last rows: every other model minus the first, with the interval of the paired difference if
     `differences` has one."""
-    chosen = measured_metrics(metrics)
+    chosen, titles = measured_metrics(metrics), metric_titles(metrics)
     first, *others = metrics
     rows = []
     for name in others:
-        cells: list = [[f"{variant_title(name)} − {variant_title(first)}", "Intervals: paired bootstrap.", ""]]
+        cells: list = [[f"{titles[name]} − {titles[first]}", "Intervals: paired bootstrap.", ""]]
         for m in chosen:
             before, after = metrics[first].get(m.key), metrics[name].get(m.key)
             drop = getattr(differences.get(name), m.key, None)  # from the first model; the table shows the rise
@@ -146,6 +150,10 @@ def difference_rows(metrics: Mapping[str, dict], differences: Mapping[str, Compa
                 cells.append(["–", ""])
         rows.append({"key": f"difference {name}", "cells": cells})
     return rows
+
+
+def metric_titles(metrics: Mapping[str, dict]) -> dict[str, str]:
+    return {name: variant_title(name, bool(values.get("edited"))) for name, values in metrics.items()}
 
 
 def oracle_text(name: str, part: Interval | None) -> str:
@@ -161,9 +169,10 @@ def oracle_text(name: str, part: Interval | None) -> str:
     ).replace(" -", " −")
 
 
-def toxic_text(values: Mapping[str, np.ndarray]) -> list[str]:
+def toxic_text(values: Mapping[str, np.ndarray], edited: Container[str] = ()) -> list[str]:
     """The share of each model's values, one a completion or prompt, that counts as toxic."""
-    return [f"{variant_title(name)}: {share(float((v >= TOXIC_FROM).mean()))}" for name, v in values.items()]
+    shares = {name: share(float((v >= TOXIC_FROM).mean())) for name, v in values.items()}
+    return [f"{variant_title(name, name in edited)}: {part}" for name, part in shares.items()]
 
 
 def facts_text(facts: dict) -> str:
@@ -177,7 +186,9 @@ def facts_text(facts: dict) -> str:
     )
 
 
-def outcome_table(outcomes: Mapping[str, Outcomes], first: str, colours: Mapping[str, str]) -> Table:
+def outcome_table(
+    outcomes: Mapping[str, Outcomes], first: str, colours: Mapping[str, str], edited: Container[str] = ()
+) -> Table:
     """On how many prompts each other model won, tied and lost against the first."""
     margin = number(next(iter(outcomes.values())).margin, 2)
     columns = [
@@ -188,7 +199,7 @@ def outcome_table(outcomes: Mapping[str, Outcomes], first: str, colours: Mapping
     ]
     rows = []
     for name, outcome in outcomes.items():
-        cells: list = [model_cell(name, colours, f"on {count_of(len(outcome.prompts), 'prompt')}")]
+        cells: list = [model_cell(name, colours, f"on {count_of(len(outcome.prompts), 'prompt')}", name in edited)]
         cells += [[count(n), share(n, len(outcome.prompts))] for n in outcome.counts()]
         rows.append({"key": name, "cells": cells})
     return columns, rows
@@ -222,7 +233,7 @@ def group_table(metrics: Mapping[str, dict], key: str = "emt") -> Table | None:
     if not sizes:
         return None
     metric = next(m for m in METRICS if m.key == key)
-    columns = [column("Group", "titled"), *(column(variant_title(name), "interval") for name in metrics)]
+    columns = [column("Group", "titled"), *(column(title, "interval") for title in metric_titles(metrics).values())]
     rows = []
     for group, n_prompts in sizes.items():
         cells = [metric.cell(by_group.get(group) or {}) for by_group in groups.values()]
@@ -243,7 +254,8 @@ def harness_table(metrics: Mapping[str, dict]) -> Table | None:
     if not lines:
         return None
     columns = [column("Task", "titled")]
-    columns += [column(variant_title(name), "interval", "Small numbers: one standard error") for name in metrics]
+    titles = metric_titles(metrics).values()
+    columns += [column(title, "interval", "Small numbers: one standard error") for title in titles]
     rows = []
     for task, name in lines:
         results = [by_task.get(task) or {} for by_task in tasks]

@@ -36,11 +36,11 @@ function flowing(cell) {
   return shown;
 }
 
-function named(title, colour) {
+function named(title, colour, hollow) {
   const name = element("span");
   if (colour) {
-    const dot = element("span", "dot");
-    dot.style.background = colour;
+    const dot = element("span", hollow ? "dot ring" : "dot");
+    dot.style.color = colour;
     name.append(dot);
   }
   name.append(document.createTextNode(title));
@@ -121,7 +121,7 @@ function drawCell(cell, row, i, data, pick) {
   const box = element("div", "cell" + (data.rated ? "" : " bare"));
   if (cell === null) { box.append(element("span", "text soft", "–")); return box; }
   const whose = element("span", "whose");
-  whose.append(named(data.titles[i], data.colours[i]));
+  whose.append(named(data.titles[i], data.colours[i], data.hollow[i]));
   box.append(whose);
   const chip = element(pick ? "button" : "span", "chip" + (cell.high ? " high" : ""), cell.toxicity);
   chip.title = `Toxicity ${cell.toxicity}${cell.high ? ", rated toxic" : ", not rated toxic"}`;
@@ -168,7 +168,7 @@ export default function (component) {
   const titles = element("div", "line titles" + (pair.results.some(Boolean) ? "" : " bare"));
   data.titles.forEach((title, i) => {
     const side = element("div");
-    side.append(named(title, data.colours[i]));
+    side.append(named(title, data.colours[i], data.hollow[i]));
     if (pair.results[i]) side.append(element("span", "result num", pair.results[i]));
     titles.append(side);
   });

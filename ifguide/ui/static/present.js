@@ -16,10 +16,11 @@ function runsOf(runs, veil) {
 
 function draw(slide, veil) {
   const parts = [element("h2", "", slide.title), ...(slide.lines ?? []).map((line) => element("p", "line", line))];
-  if (slide.bars) parts.push(element("div", "bars", ...slide.bars.map(([label, text, interval, colour, part, low, high]) => {
+  if (slide.bars) parts.push(element("div", "bars", ...slide.bars.map(([label, text, interval, colour, hollow, part, low, high]) => {
     const bar = element("i", ""), ends = element("u", "");
     bar.style.width = `${part * 100}%`;
-    bar.style.background = colour;
+    if (hollow) bar.style.boxShadow = `inset 0 0 0 3px ${colour}`;
+    else bar.style.background = colour;
     Object.assign(ends.style, { left: `${low * 100}%`, width: `${(high - low) * 100}%` });
     return element("div", "", element("span", "", label), element("span", "track", bar, ends), element("b", "", text, element("small", "", interval)));
   })));

@@ -14,14 +14,15 @@ function fillCell(cell, column, value, veil) {
     cell.className = "end" + (value[2] ? " soft" : "");
     cell.append(element("span", "", value[0]), ...value.slice(1).filter(Boolean).map((text) => element("span", "under", text)));
   } else if (column.kind === "range") {
-    const [at, low, high, colour] = value;
+    const [at, low, high, colour, hollow] = value;
     const place = (share) => `${Math.max(0, Math.min(1, share)) * 100}%`;
     const axis = element("span", "range");
     const [line, dot] = [element("i"), element("b")];
     line.style.left = place(low);
     line.style.width = `calc(${place(high)} - ${place(low)})`;
     dot.style.left = place(at);
-    line.style.background = dot.style.background = colour;
+    line.style.background = dot.style.background = dot.style.color = colour;
+    dot.className = hollow ? "ring" : "";
     axis.append(line, dot);
     cell.className = "ranges";
     cell.setAttribute("aria-hidden", "true"); // the number is in a column of its own
@@ -54,8 +55,8 @@ function fillCell(cell, column, value, veil) {
   } else if (column.kind === "titled") {
     const title = element("span", "strong");
     if (value[2]) {
-      const swatch = element("span", "swatch");
-      swatch.style.background = value[2];
+      const swatch = element("span", value[3] ? "swatch ring" : "swatch");
+      swatch.style.color = value[2];
       title.append(swatch);
     }
     title.append(document.createTextNode(value[0]));

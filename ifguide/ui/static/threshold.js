@@ -1,7 +1,7 @@
 // The board of the Threshold page: a handle on the distribution of scores. While it is dragged, a preview is computed here from
 // exact counts at the knots; on release the server's exact result replaces it.
 const boards = new WeakMap();
-const HEIGHTS = { bars: 244, top: 34, axis: 24, marks: 24, precision: 118, effect: 100, ranks: 120 };
+const HEIGHTS = { bars: 244, top: 34, axis: 24, marks: 24, precision: 118, dose: 208, effect: 100, ranks: 120 };
 const GRAB = 9; // px on each side of the threshold's line that still take hold of it
 
 function makeBoard(root) {
@@ -14,6 +14,7 @@ function makeBoard(root) {
     precision: makeFigure("Precision", HELP.precision),
     recall: makeFigure("Recall", HELP.recall),
     effect: makeFigure("Estimated effect", ""),
+    outcome: makeFigure("Toxic answers, edited", HELP.outcome),
   };
   const row = element("div", "figures");
   row.append(...Object.values(figures).map((figure) => figure.box));
@@ -50,7 +51,7 @@ function makeBoard(root) {
     ["tail", "Highest scores", "The highest tenth of all scores, or from the threshold where that is lower"],
   ], (view) => { board.view = view; layOut(); send({ range: view }); });
   const stack = element("div", "stack"), svgs = {};
-  for (const name of ["axes", "below", "above", "marks", "precision", "effect"]) svgs[name] = shape("svg", { class: name, "aria-hidden": "true" });
+  for (const name of ["axes", "below", "above", "marks", "precision", "dose", "effect"]) svgs[name] = shape("svg", { class: name, "aria-hidden": "true" });
   const clip = element("div", "clip"), brush = element("div", "brush"), line = element("div", "line");
   const handle = element("div", "handle num");
   clip.append(svgs.above);
@@ -64,11 +65,12 @@ function makeBoard(root) {
   const effectDot = element("div", "dot"), precisionDot = element("div", "dot"), precisionNow = element("span", "num");
   precisionTitle.title = HELP.curve;
   precisionTitle.append(": ", precisionNow);
+  const doses = makeDoses(svgs.dose, (above) => takeAbove(above));
   const audit = makeAudit((acts) => board.component.setStateValue("audit", acts));
   const begin = element("button", "quiet begin");
   begin.onclick = audit.start;
   begin.onpointerdown = (event) => event.stopPropagation();
-  stack.append(svgs.axes, svgs.below, clip, svgs.marks, svgs.precision, precisionTitle, begin, svgs.effect, effectTitle, brush, precisionDot, effectDot, line);
+  stack.append(svgs.axes, svgs.below, clip, svgs.marks, svgs.precision, precisionTitle, begin, svgs.dose, doses.title, svgs.effect, effectTitle, brush, precisionDot, effectDot, line);
   const bound = (label) => makeField(label, "Documents with such tokens are listed below.", {
     complain, wants: "a score",
     read: (text) => { if (!text) return null; const value = readNumber(text); return Number.isFinite(value) ? value : undefined; },
@@ -85,7 +87,7 @@ function makeBoard(root) {
   title.append(element("h3", "", "Choose which tokens to suppress"), axes);
   heading.append(title, range.box);
   const effectNote = element("div", "effectNote soft small");
-  chart.append(heading, stack, effectNote, ranges, status);
+  chart.append(heading, stack, effectNote, doses.places, ranges, status);
   const controls = element("div", "controls");
   controls.append(fields.threshold.box, fields.share.box, fields.above.box, stepper.box, fields.budget.box);
 
@@ -153,14 +155,16 @@ function makeBoard(root) {
     figures.precision.show(blind ? "–" : now.precision === null ? missing : now.precision.toFixed(3), blind ? "hidden in an audit" : "of selected are labelled");
     figures.recall.show(blind ? "–" : now.recall === null ? missing : now.recall.toFixed(3), blind ? "hidden in an audit" : "of labelled are selected");
     const change = now.effect === null ? null : data.effect.scale * now.effect;
-    if (!data.effect.predicts) figures.effect.show("–", "by influence only");
+    if (!data.effect.predicts) figures.effect.show("–", "no influence scores");
     else figures.effect.show(change === null ? null : scoreText(change), change === null ? "" : change > 0 ? "toxic completions less likely" : change < 0 ? "toxic completions likelier" : "no change");
+    figures.outcome.show(...(blind ? ["–", "hidden in an audit"] : exact ? data.outcome : [null, ""]));
     const place = (dot, y) => {
       dot.hidden = y === null || x < LEFT - 1 || x > board.width - RIGHT + 1;
       if (y !== null) dot.style.transform = `translate(${fixed(x)}px, ${fixed(y)}px)`;
     };
     place(effectDot, !data.effect.predicts || change === null || shown.above > data.nTail ? null : board.effectY(change));
     paintPrecision(place);
+    doses.paint(data, shown.above);
     if (board.from === null || board.from === shown.above) words.show(null);
     else words.show(board.preview.wordsBetween(board.from, shown.above).slice(0, WORDS_SHOWN), shown.above > board.from, data.veil, board.from);
     paintBudget();
@@ -212,10 +216,10 @@ function makeBoard(root) {
     for (const svg of [svgs.axes, svgs.below, svgs.above]) { svg.setAttribute("width", width); svg.setAttribute("height", HEIGHTS.bars + HEIGHTS.axis); }
     const counts = drawBars([svgs.below, svgs.above], view, board.scale, HEIGHTS.bars, HEIGHTS.top);
     drawAxes(svgs.axes, board.scale, data.unit, width, HEIGHTS.bars, counts);
-    const drawn = { marks: data.marks.length, precision: true, effect: data.effect.predicts };
-    const dots = { precision: [precisionTitle, precisionDot, begin], effect: [effectTitle, effectDot] };
+    const drawn = { marks: data.marks.length, precision: true, dose: data.dose.points.length, effect: data.effect.predicts };
+    const dots = { precision: [precisionTitle, precisionDot, begin], dose: [doses.title], effect: [effectTitle, effectDot] };
     let top = HEIGHTS.bars + HEIGHTS.axis;
-    for (const name of ["marks", "precision", "effect"]) {
+    for (const name of ["marks", "precision", "dose", "effect"]) {
       const height = drawn[name] ? HEIGHTS[name] : 0;
       svgs[name].setAttribute("width", width);
       svgs[name].setAttribute("height", height);
@@ -227,6 +231,8 @@ function makeBoard(root) {
     const labels = board.labels?.threshold.map((at, i) => [at, board.labels.share[i]]) ?? [];
     board.precisionY = drawPrecision(svgs.precision, { audit: data.audit.rows, labels }, board.scale, width, HEIGHTS.precision);
     drawEffect();
+    const xOf = (above) => { const at = board.preview.thresholdAt(above); return at < view.low || at > view.high ? null : board.scale.x(at); };
+    doses.draw(data.dose, xOf, width, HEIGHTS.dose);
     range.show(board.view);
     axes.textContent = `Drag the handle: tokens to its right are suppressed. Counts are on a logarithmic axis${data.unit ? ", scores on one compressed far from 0" : ""}.`;
     paintBrush();
@@ -315,6 +321,8 @@ function makeBoard(root) {
 
   stack.onpointerdown = (event) => {
     if (event.button || !board.data) return;
+    const point = event.composedPath()[0].dataset?.above;
+    if (point) return takeAbove(Number(point));
     const x = inStack(event), onHandle = event.composedPath().includes(handle);
     const grab = onHandle || Math.abs(x - board.scale.x(board.now.threshold)) <= GRAB;
     const at = event.clientY - stack.getBoundingClientRect().top;
@@ -443,6 +451,7 @@ function makeBoard(root) {
     one.hidden = two.hidden = data.audit.open;
     root.classList.toggle("auditing", data.audit.open);
     edge.show(data.boundary, data.veil);
+    doses.list(data.places);
     layOut();
   }
   new ResizeObserver(() => { if (Math.floor(stack.clientWidth) !== board.width) layOut(); }).observe(stack);

@@ -15,7 +15,7 @@ import streamlit as st
 from ifguide.config.schema import StudyConfig
 from ifguide.data.readers import FORMATS, PACKED, find_data_set, first_rows
 from ifguide.errors import IFGuideError, InputError, explain_system_error
-from ifguide.runtime.jobs import JobStatus, active_job, list_jobs
+from ifguide.runtime.jobs import JobStatus, list_jobs
 from ifguide.study.drafts import Draft
 from ifguide.study.folder import StudyFolder
 from ifguide.study.shelf import INPUTS
@@ -48,10 +48,9 @@ def offer_job(
     had the same options."""
     status = last_job(command[0])
     if status and status.running:
-        job_panel.show_job(draft().root)
+        job_panel.show_job(draft().root, brief=True)
         return None
-    busy = "draft" in st.session_state and active_job(draft().root)
-    if st.button(label, icon=icon, type="primary" if primary else "secondary", disabled=bool(busy or not ready)):
+    if st.button(label, icon=icon, type="primary" if primary else "secondary", disabled=not ready):
         job_panel.start(draft().root, command)
     return status if status and list(status.command) == command else None
 

@@ -11,7 +11,7 @@ from ifguide.data.corpus import TokenizedCorpus
 from ifguide.selection.index import Resolved, ScoreIndex
 from ifguide.selection.prediction import predicted_change
 from ifguide.ui.excerpts import excerpt_at
-from ifguide.ui.format import score
+from ifguide.ui.format import number, score
 
 N_BINS = 200
 AT_BOUNDARY = 3
@@ -39,8 +39,9 @@ def axis_edges(low: float, high: float, unit: float, n_bins: int = N_BINS) -> np
     return edges
 
 
-def board_parts(index: ScoreIndex) -> dict:
-    """What does not depend on the controls: the knots for all windows, the bins of the whole axis, the words."""
+def board_parts(index: ScoreIndex, influence: np.ndarray | None = None) -> dict:
+    """What does not depend on the controls: the knots for all windows, the bins of the whole axis, the words. Effects
+    are sums of the index's own scores, or of `influence`, float32 (N,), which are known without neighbours only."""
     preview, words, (lowest, highest) = index.preview(), index.words(), index.extremes
     unit = axis_unit(preview.threshold, preview.tokens_above, index.n_valid)
     pad = [None] * (len(preview.threshold) - len(preview.documents))
@@ -57,6 +58,10 @@ def board_parts(index: ScoreIndex) -> dict:
         "span": None if preview.spans is None else by_window(preview.spans),
         "effect": [_digits(column, 7) + pad for column in preview.effect.T],
     }
+    if influence is not None:
+        sums = np.append(0.0, np.cumsum(influence[index.places_at(np.arange(index.n_tail))], dtype=np.float64))
+        hits = sums[preview.tokens_above[: len(preview.effect)]]
+        knots["effect"] = [_digits(hits, 7) + pad, *[[None] * len(preview.threshold)] * (preview.effect.shape[1] - 1)]
     axis = {"unit": unit, "lowest": lowest, "highest": highest, "whole": _bins(index, lowest, highest, unit)}
     return {**axis, "knots": knots, "words": [list(row) for row in zip(*columns, strict=True)]}
 
@@ -109,17 +114,21 @@ def rank_line(exact: Resolved) -> dict:
     return {"documents": places.tolist(), "tokens": running[places].tolist(), "hit": len(hit)}
 
 
-def effect_text(n_valid: int, penalty: float, *, predicts: bool = True) -> dict:
-    """What the board says about estimated effects: the scale of a sum of scores, help, and a note on trust. `predicts`
-    is false for scores that are not an influence."""
-    help = "These scores are not an influence, so their sum estimates no effect. Switch to Influence for an estimate."
+def effect_text(n_valid: int, penalty: float, *, predicts: bool, agreement: tuple[float, int] | None = None) -> dict:
+    """What the board says about estimated effects: the scale of a sum of influence, help, and a note on trust.
+    `predicts` is false in a study without influence; `agreement` is from `ifguide.study.analysis.dose.rank_agreement`.
+    """
+    help = "This study has no influence scores (scores.own_loss), whose sum would estimate an effect."
     if predicts:
         help = (
-            "(1 + penalty) times the selected tokens' scores, as a mean over all tokens: how much the loss of toxic"
+            "(1 + penalty) times the selected tokens' influence, as a mean over all tokens: how much the loss of toxic"
             " completions would rise, compared with safe ones, after one small training step. Above 0, toxic"
             " completions become less likely. It has no unit: use it only to compare selections of one study."
         )
     note = "Rough estimate. Train to confirm." if predicts else ""
+    if predicts and agreement:
+        rho, n_models = number(agreement[0], 2), agreement[1]
+        note = f"Rough estimate. It ranks this study's {n_models} measured models with a rank correlation of {rho}."
     return {"scale": predicted_change(1.0, n_valid, penalty), "predicts": predicts, "help": help, "note": note}
 
 

@@ -6,7 +6,7 @@ import streamlit as st
 from ifguide.config.attributions import describe_kind
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.words import WRITTEN_WORD
-from ifguide.selection.index.results import Holding, Overlap
+from ifguide.selection.index.results import Holding, Overlap, Resolved
 from ifguide.selection.prediction import predicted_change
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
@@ -68,7 +68,8 @@ def _parts(shared: Overlap, title_a: str, title_b: str) -> None:
 def _effects(loaded: Loaded, kind: str, sides: list, titles: tuple[str, str]) -> None:
     """Sizes of both selections, their predicted effects if the scores are an influence, and whether they were
     trained."""
-    predicts = describe_kind(kind).curvature
+    influence = loaded.influence(kind)
+    predicts = influence is not None or describe_kind(kind).curvature
     lines, n_valid, penalty = [], loaded.index(kind).n_valid, loaded.study.config.suppress.penalty
     for letter, side, title in zip("AB", sides, titles, strict=True):
         current = isinstance(side, dict)
@@ -78,7 +79,12 @@ def _effects(loaded: Loaded, kind: str, sides: list, titles: tuple[str, str]) ->
             title = f"{title}, saved as {selection_title(name)}"
         words = [f"{count_of(holding.n_selected, 'token')} in {count_of(holding.n_documents, 'document')}"]
         if predicts:
-            words.append(f"predicted effect {score(predicted_change(holding.effect, n_valid, penalty))}")
+            effect = holding.effect
+            if influence is not None and isinstance(holding, Resolved):
+                effect = loaded.index(kind).total(holding, influence)
+            elif influence is not None:
+                effect = loaded.saved_sums("own_loss", side).effect
+            words.append(f"predicted effect {score(predicted_change(effect, n_valid, penalty))}")
         measures = {"precision": holding.precision, "recall": holding.recall}
         words += [f"{measure} {value:.3f}" for measure, value in measures.items() if value is not None]
         model = MODEL_WORDS[unit_state(loaded.study, Unit("evaluate", name)).state].lower() if name else "not saved"

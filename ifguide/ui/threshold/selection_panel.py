@@ -11,15 +11,17 @@ from typing import Literal
 import streamlit as st
 
 from ifguide.config.attributions import describe_kind
+from ifguide.config.names import DEFAULT
 from ifguide.storage import artifacts
 from ifguide.storage.lock import read_record
+from ifguide.study.analysis.dose import EDITED, TRAINED
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import BUILT_IN_SELECTIONS, Unit
 from ifguide.study.planning.plan import known_plan
 from ifguide.study.reading import Study
 from ifguide.study.sharing.export import export_study
 from ifguide.study.stages.select import delete_selection, rename_selection, save_selection, trained_parts
-from ifguide.study.variants import BASELINES
+from ifguide.study.variants import BASELINES, edit_name, edit_recipe, is_edit, recipe
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.format import column, count, count_of, duration, plain, score, selection_title, share
 from ifguide.ui.loaders import Loaded
@@ -29,9 +31,19 @@ TRAIN_HELP = (
     "Saves the selection if it is not saved, trains a new model against these tokens, lets it complete the prompts and"
     " rates the answers. It runs in the background, after the jobs that wait already; you can close this page."
 )
+EDIT_HELP = (
+    "Saves the selection if it is not saved, takes its tokens out of the finished base model by one step of its"
+    " weights, and measures the result. Nothing is trained."
+)
 RECORDED = "A recorded study is read-only: save and train in a study built here."
 EMPTY = "The selection holds no token, so there is nothing to train without: lower its threshold."
+PENDING = "It is being made, or waits in line."
 MODEL_WORDS = {"fresh": "Measured", "stale": "Out of date", "missing": "Not trained"}
+WAYS = {
+    TRAINED: ("Train", "Compare with base", TRAIN_HELP, ":material/model_training:"),
+    EDITED: ("Edit now", "Compare the edit", EDIT_HELP, ":material/ink_eraser:"),
+}
+"""How a model is made -> its button's label, the link to the result, help and icon."""
 COLUMNS = [
     column("Selection", "titled"),
     column("Threshold", note="Tokens that score higher are selected", sortable=True),
@@ -51,16 +63,20 @@ Keep = Callable[[Loaded, str, Tuning], None]
 """Remembers controls and writes them to the address."""
 
 
-def show_bar(loaded: Loaded, settings: dict, keep: Keep, steps: dict[str, Callable[[], None] | None]) -> None:
-    """The bar at the bottom, which undoes changes, saves the current selection (of `settings`) and trains against it.
-    `steps` are what Undo and Reset do, None if there is nothing to undo."""
+def show_bar(
+    loaded: Loaded, settings: dict, budget: float, keep: Keep, steps: dict[str, Callable[[], None] | None]
+) -> None:
+    """The bar at the bottom, which undoes changes, saves the current selection (of `settings`), edits it out of the
+    base model within a perplexity `budget`, and trains against it. `steps` are what Undo and Reset do, None if there is
+    nothing to undo."""
     bar = st.container(key="actions", gap="small")
     with bar:
         job_panel.show_job(loaded.study.root, brief=True)
     with bar, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         name = saved_as(loaded, settings)
         state = f"Saved as “{plain(selection_title(name))}”" if name else "Not saved"
-        st.caption(st.session_state.pop("notice", None) or state, width="content")
+        notice = st.session_state["noticed"] = st.session_state.pop("notice", None)
+        st.caption(notice or state, width="content")
         st.space("stretch")
         for label, icon in (("Undo", "undo"), ("Reset", "restart_alt")):
             layout.button(label, f"step_{label}", icon, steps[label], disabled=steps[label] is None)
@@ -74,8 +90,10 @@ def show_bar(loaded: Loaded, settings: dict, keep: Keep, steps: dict[str, Callab
             save = st.form_submit_button("Save", note, icon=":material/save:", disabled=recorded)
             if save and _save(loaded, settings, typed.strip() or usual, keep):
                 st.rerun()
-        n_selected, save_first = loaded.resolved(settings).n_selected, partial(_save, loaded, settings, usual, keep)
-        _ask_training(loaded, name, n_selected, "train", save_first, primary=True)
+        size, save_it = loaded.resolved(settings).n_selected, partial(_save, loaded, settings, usual, keep)
+        if loaded.study.config.suppress.method != "edit":
+            _ask_edit(loaded, name, size, budget, save_it)
+        _ask_training(loaded, name, size, "train", save_it, primary=True)
 
 
 def saved_as(loaded: Loaded, settings: dict) -> str | None:
@@ -110,44 +128,67 @@ def _save(loaded: Loaded, settings: dict, name: str, keep: Keep) -> str | None:
 
 
 def _ask_training(
-    loaded: Loaded,
-    name: str | None,
-    n_selected: int,
-    key: str,
-    save: Callable[[], str | None],
-    *,
-    primary: bool = False,
+    loaded: Loaded, name: str | None, size: int, key: str, save: Callable[[], str | None], *, primary: bool = False
 ) -> None:
-    """A button that trains against a selection, which `save` saves first if it has no name, or a link to the result.
-    It is off for a selection of no token."""
+    """A button that trains against a selection of `size` tokens, off without any, or a link to the result. `save` saves
+    it first if it has no name."""
     study = loaded.study
-    if name and unit_state(study, Unit("evaluate", name)).state == "fresh":
-        query = {"study": study.name, "models": f"base,{name}"}
-        st.page_link("pages/compare.py", label="Compare with base", icon=":material/compare:", query_params=query)
-        return
-    seconds, recorded = training_seconds(study, name), read_record(study.root) is not None
-    label = "Train" if seconds is None else f"Train ~{duration(seconds)}"
-    pending = job_panel.is_pending(study.root, "evaluate", study.name, "--model", name or "")
-    kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
-    note = RECORDED if recorded else TRAIN_HELP if n_selected else EMPTY
-    off = recorded or not n_selected or pending
-    clicked = st.button(label, key, note, type=kind, icon=":material/model_training:", disabled=off)
-    if clicked and (name := name or save()):
+    made = name if name and unit_state(study, Unit("evaluate", name)).state == "fresh" else None
+    obstacle = _obstacle(study, size, "evaluate", study.name, "--model", name or "")
+    method = EDITED if study.config.suppress.method == "edit" else TRAINED
+    if _offer(study, method, made, name, key, obstacle, primary=primary) and (name := name or save()):
         job_panel.start(study.root, ["evaluate", study.name, "--model", name])
 
 
-def training_seconds(study: Study, name: str | None) -> float | None:
-    """How long it takes to train against a saved selection and to measure the model: as long as the study's other
-    models took, or else as planned; None if neither is known."""
-    plan, total = (known_plan(study) or {"stages": {}})["stages"], 0.0
+def _ask_edit(loaded: Loaded, name: str | None, size: int, budget: float, save: Callable[[], str | None]) -> None:
+    """The same for an edit of the base model."""
+    study, percent = loaded.study, f"{100 * budget:g}"
+    asked = edit_recipe(study.config, name or DEFAULT, {"perplexity_budget": budget})
+    measured = study.evaluation_names() if name else []
+    made = next((model for model in measured if recipe(study.config, model) == asked), None)
+    obstacle = _obstacle(study, size, "edit", study.name, "--selection", name or "")
+    if _offer(study, EDITED, made, name, "edit", obstacle) and (name := name or save()):
+        usual = budget == study.config.suppress.perplexity_budget
+        model = edit_name(name, "" if usual else percent)
+        options = ["--selection", name, "--perplexity", f"{percent}%", "--name", model]
+        job_panel.start(study.root, ["edit", study.name, *options])
+
+
+def _obstacle(study: Study, size: int, *command: str) -> str:
+    """Why no model can be made without a selection of `size` tokens by a command; empty: it can."""
+    if read_record(study.root) is not None:
+        return RECORDED
+    return PENDING if job_panel.is_pending(study.root, *command) else "" if size else EMPTY
+
+
+def _offer(
+    study: Study, method: str, made: str | None, name: str | None, key: str, obstacle: str, *, primary: bool = False
+) -> bool:
+    """A link to the measured model `made`, or a button that makes one, off with an `obstacle`; whether it was
+    clicked."""
+    label, link, note, icon = WAYS[method]
+    if made:
+        query = {"study": study.name, "models": f"base,{made}"}
+        st.page_link("pages/compare.py", label=link, icon=":material/compare:", query_params=query)
+        return False
+    seconds = making_seconds(study, name, method)
+    label += "" if seconds is None else f" ~{duration(seconds)}"
+    kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
+    return st.button(label, key, obstacle or note, type=kind, icon=icon, disabled=bool(obstacle))
+
+
+def making_seconds(study: Study, name: str | None, method: str) -> float | None:
+    """How long it takes to train against a saved selection, or to edit it out, and to measure the model: as long as the
+    study's other models took, or else as planned; None if neither is known."""
+    plan, total, edits = (known_plan(study) or {"stages": {}})["stages"], 0.0, method == EDITED
     for stage in ("suppress", "evaluate"):
-        units = study.units(stage)
+        units = [u for u in study.units(stage) if stage == "evaluate" or is_edit(study.config, u.name) == edits]
         made = [artifacts.read_manifest(study.folder(unit)) for unit in units]
         took = [manifest["seconds"] for manifest in made if manifest and "seconds" in manifest]
-        if not took and stage not in plan:
+        if not took and (edits or stage not in plan):
             return None
-        if not name or unit_state(study, Unit(stage, name)).state != "fresh":
-            total += median(took) if took else plan[stage]["seconds"] / len(units)
+        if edits or not name or unit_state(study, Unit(stage, name)).state != "fresh":
+            total += median(took) if took else plan[stage]["seconds"] / max(1, len(units))
     return total
 
 
