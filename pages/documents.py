@@ -133,7 +133,8 @@ with layout.guard():
     if linked and store.find(linked) is None:
         layout.drop_document_link(linked)
     kinds = sorted(loaded.study.kinds(), key=lambda kind: kind != store.kind)  # the selection's own first
-    layers = {kind: Layer(kind, loaded.scores(kind), store.notes["tops"][kind]) for kind in kinds}
+    tops = store.notes["tops"]
+    layers = {kind: Layer(kind, loaded.scores(kind), tops[kind], loaded.middle(kind)) for kind in kinds}
 
     def show_below(document: str | None, span: list[int] | None) -> None:
         if document is not None:

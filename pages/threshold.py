@@ -188,7 +188,7 @@ def show_board(view: View, audit: dict, budget: float) -> None:
     measured = [] if audit["open"] else loaded.measured()
     of_kind, usual = [point for point in measured if point.kind == kind], default_tuning(loaded, kind).tokens_above
     payload = {
-        **{key: parts[key] for key in ("unit", "lowest", "highest", "knots", "words")},
+        **{key: parts[key] for key in ("unit", "lowest", "middle", "highest", "knots", "words")},
         "id": f"{loaded.name} {kind}",
         "nTokens": index.n_valid,
         "nDocuments": corpus.n_documents,

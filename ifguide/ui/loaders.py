@@ -28,6 +28,7 @@ from ifguide.study.analysis.dose import Measured, measured_points
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.reading import Study
+from ifguide.study.stages.document_table import scale_middle
 from ifguide.study.stages.select import open_index
 from ifguide.study.variants import is_edit
 
@@ -72,6 +73,14 @@ class Loaded:
     @remembered(12)
     def scores(self, kind: str) -> np.ndarray:
         return self.study.scores(kind)
+
+    @remembered(12)
+    def middle(self, kind: str) -> float:
+        """The score of a kind at which colours are none; 0 for losses, which only grow."""
+        corpus = self.corpus()
+        if describe_kind(kind).unit:
+            return 0.0
+        return scale_middle(self.scores(kind), np.asarray(corpus.offsets), corpus.trained)
 
     @remembered(8)
     def queries(self, kind: str) -> "pandas.DataFrame":

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ifguide.selection.algorithm import rank_at_quantile
-from ifguide.study.stages.document_table import scale_top
+from ifguide.study.stages.document_table import scale_middle, scale_top
 from ifguide.study.stages.select import open_index, preview_selection
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents.token_view import HIDDEN, HIT, MATCH, SELECTED, TRUTH, Layer, mark_table, token_table
@@ -184,3 +184,12 @@ def test_the_middle_of_the_scale_is_the_pages_own_ground():
     theme = tomllib.loads((REPOSITORY / ".streamlit" / "config.toml").read_text())["theme"]
     for scheme, bins in [*TOKEN_BINS.items(), *LIKELIHOOD_BINS.items()]:
         assert bins["signed"][3] == bins["loss"][0] == theme[scheme]["backgroundColor"]
+
+
+def test_half_of_the_tokens_have_scores_below_the_middle_of_the_colours():
+    scores = np.concatenate([[0.0], np.linspace(-4, -1, 99), np.full(101, 6.0)]).astype(np.float32)[:101]
+    middle = scale_middle(scores, np.array([0, 101]))
+    assert abs(np.mean(scores[1:] < middle) - 0.5) < 0.02 and middle < 0
+    layer = Layer("probe", scores, scale_top(scores, np.array([0, 101])), middle)
+    assert layer.as_json()["middle"] == middle
+    assert scale_middle(np.zeros(1, dtype=np.float32), np.array([0, 1])) == 0.0

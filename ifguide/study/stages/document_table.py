@@ -206,6 +206,13 @@ def scale_top(scores: np.ndarray, offsets: np.ndarray, trained: np.ndarray | Non
     return top if top > 0 else float(sizes.max())
 
 
+def scale_middle(scores: np.ndarray, offsets: np.ndarray, trained: np.ndarray | None = None) -> float:
+    """The score at which colours are none, the median of the corpus's valid tokens: a kind's zero means nothing to a
+    reader where most tokens are on one side of it. 0 without any."""
+    values = sample_valid(scores, offsets, trained)
+    return float(np.median(values)) if values.size else 0.0
+
+
 def table_path(study: "Study", selection: str = "") -> Path:
     """Where the table of the corpus, or of a selection, is or will be."""
     return study.folder(Unit("documents", selection)) / "table.parquet"

@@ -32,10 +32,12 @@ class Layer:
     """float32 (N,)."""
     top: float
     """Absolute value at which the colour is strongest."""
+    middle: float = 0.0
+    """Value without a colour."""
 
     def as_json(self) -> dict:
         kind = describe_kind(self.name)
-        scale = {"top": self.top, "oneSided": bool(kind.unit), "unit": kind.unit}
+        scale = {"top": self.top, "middle": self.middle, "oneSided": bool(kind.unit), "unit": kind.unit}
         return {"name": self.name, "title": kind.title, "note": kind.note, **scale}
 
 

@@ -18,7 +18,7 @@ from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import STAGES
-from ifguide.study.stages.document_table import scale_top
+from ifguide.study.stages.document_table import scale_middle, scale_top
 from ifguide.ui.format import count, count_of
 from ifguide.ui.veil import hide_words, marked_words
 
@@ -80,8 +80,8 @@ class ReportFacts:
     words: list[words.WordCount]
     """Most often selected first; empty if the corpus is too large."""
     documents: list[ShownDocument]
-    top: float
-    """Absolute score at which the colour is strongest."""
+    scale: tuple[float, float]
+    """The score without a colour, the median, and the one at which the colour is strongest."""
     manifests: dict[str, dict]
     """Artefact -> its manifest."""
     stale: dict[str, str]
@@ -112,7 +112,7 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
     heldout = {name: study.heldout_losses(name) for name in names}
     compared = compare_variants(samples, base=names[0], heldout=heldout)
     chosen = study.selection(selection)
-    documents, top = _documents(study, chosen, marked_words(samples[BASE]) if BASE in samples else frozenset())
+    documents, scale = _documents(study, chosen, marked_words(samples[BASE]) if BASE in samples else frozenset())
     return ReportFacts(
         study=study,
         metrics={name: {} for name in names} | read_metrics(study, names),
@@ -123,7 +123,7 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
         selections=[_selection(study, name) for name in study.selection_names()],
         words=_words(study, chosen),
         documents=documents,
-        top=top,
+        scale=scale,
         manifests=_manifests(study),
         stale={stage: state.reason for stage, state in stage_states(study).items() if state.state != "fresh"},
     )
@@ -144,15 +144,19 @@ def _words(study: Study, chosen: Selection) -> list[words.WordCount]:
     return words.rank_words(words.count_selected_words(corpus, chosen.mask), words.count_words(corpus.column("text")))
 
 
-def _documents(study: Study, chosen: Selection, toxic_words: frozenset[str]) -> tuple[list[ShownDocument], float]:
-    """The best-ranked documents around their strongest tokens, and the score at which the colour is strongest."""
+def _documents(
+    study: Study, chosen: Selection, toxic_words: frozenset[str]
+) -> tuple[list[ShownDocument], tuple[float, float]]:
+    """The best-ranked documents around their strongest tokens, and the scores of no colour and of the strongest."""
     corpus, kind = study.corpus(), chosen.settings.get("attribution") or study.config.selection.attribution
     if not study.has_scores(kind):
-        return [], 0.0
+        return [], (0.0, 0.0)
     scores = study.scores(kind)
     if not len(scores) == len(chosen.mask) == corpus.n_tokens:
         remedy = f"build it again with `ifguide run {study.name}`"
         raise StaleError(f"the selection {chosen.name!r} belongs to another corpus or other scores; {remedy}")
+    read = scores, np.asarray(corpus.offsets), corpus.trained
+    middle, top = scale_middle(*read), scale_top(*read)
     shown = []
     for rank, index in enumerate(chosen.order[:DOCUMENTS].tolist(), 1):
         here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
@@ -169,13 +173,13 @@ def _documents(study: Study, chosen: Selection, toxic_words: frozenset[str]) -> 
                 title=f"{rank}. {document.id}",
                 about=f"{document.source} · {count_of(int(mask.sum()), 'selected token')} of {count(len(pieces))}",
                 pieces=pieces[part],
-                scores=values[part],
+                scores=np.where(corpus.valid_between(here.start, here.stop), values, middle)[part],
                 selected=mask[part],
                 hidden=hide_words("".join(pieces), np.cumsum([*map(len, pieces)]), by_people, toxic_words)[part],
                 cut=(part.start > 0, part.stop < len(pieces)),
             )
         )
-    return shown, scale_top(scores, np.asarray(corpus.offsets), corpus.trained)
+    return shown, (middle, top)
 
 
 def _manifests(study: Study) -> dict[str, dict]:

@@ -238,18 +238,18 @@ def _words(facts: ReportFacts) -> dict | None:
 def _documents(facts: ReportFacts) -> dict | None:
     if not facts.documents:
         return None
+    middle, top = facts.scale
     note = (
         f"The {len(facts.documents)} best-ranked documents by “{selection_title(facts.selection)}”, each around its"
-        f" strongest token. Orange: more toxic, strongest from {score(facts.top)}; blue: less toxic; underlined:"
-        " selected."
+        f" strongest token. Orange: above the median score, strongest from {score(top)}; underlined: selected."
     )
-    return {"notes": [note], "shown": [_document(document, facts.top) for document in facts.documents]}
+    return {"notes": [note], "shown": [_document(document, middle, top) for document in facts.documents]}
 
 
-def _document(document: ShownDocument, top: float) -> dict:
+def _document(document: ShownDocument, middle: float, top: float) -> dict:
     styles = []
     for value, selected, hidden in zip(document.scores, document.selected, document.hidden, strict=True):
-        step = colour_step(float(value), top)
+        step = colour_step(max(0.0, float(value) - middle), top - middle)
         signs = {f"b{step + STEPS}": step, "sel": selected, "veil": hidden}
         styles.append(" ".join(sign for sign, on in signs.items() if on))
     pairs = zip(document.pieces, styles, strict=True)

@@ -133,8 +133,14 @@ class ReaderFrame {
     this.people.checked = true;
     this.people.onchange = () => { this.viewer.setOptions({ people: this.people.checked }); this.viewer.paint(); };
     this.peopleBox.append(this.people, "Human labels");
+    const belowBox = element("label", "soft");
+    this.below = element("input");
+    this.below.type = "checkbox";
+    this.below.onchange = () => { this.viewer.setOptions({ below: this.below.checked }); this.viewer.paint(); };
+    belowBox.title = "Half of all tokens are below the median; blue does not mean harmless.";
+    belowBox.append(this.below, "Blue below the median");
     const tools = element("div", "tools"), fold = element("details");
-    tools.append(this.kinds, gamma, this.peopleBox);
+    tools.append(this.kinds, gamma, belowBox, this.peopleBox);
     fold.append(element("summary", "", "Colours and legend"), tools, this.viewer.legend, this.viewer.foot);
     this.viewer.frame.append(this.viewer.map);
     this.body = element("div", "body");

@@ -214,7 +214,7 @@ function makeBoard(root) {
     const view = data.views[board.view];
     board.scale = makeScale(view.low, view.high, data.unit, width);
     for (const svg of [svgs.axes, svgs.below, svgs.above]) { svg.setAttribute("width", width); svg.setAttribute("height", HEIGHTS.bars + HEIGHTS.axis); }
-    const counts = drawBars([svgs.below, svgs.above], view, board.scale, HEIGHTS.bars, HEIGHTS.top);
+    const counts = drawBars([svgs.below, svgs.above], view, data.middle, board.scale, HEIGHTS.bars, HEIGHTS.top);
     drawAxes(svgs.axes, board.scale, data.unit, width, HEIGHTS.bars, counts);
     const drawn = { marks: data.marks.length, precision: true, dose: data.dose.points.length, effect: data.effect.predicts };
     const dots = { precision: [precisionTitle, precisionDot, begin], dose: [doses.title], effect: [effectTitle, effectDot] };

@@ -55,9 +55,9 @@ function scoreTicks(scale, unit) {
 const shortCount = (value) =>
   value >= 1e9 ? `${value / 1e9}B` : value >= 1e6 ? `${value / 1e6}M` : value >= 1e3 ? `${value / 1e3}k` : `${value}`;
 
-// Bars over a logarithmic count axis: one path for the scores above 0, which are more toxic, and one for the others. Returns
+// Bars over a logarithmic count axis: one path for the scores above the median, and one for the others. Returns
 // the height of a count.
-function drawBars(layers, bins, scale, height, top) {
+function drawBars(layers, bins, middle, scale, height, top) {
   const most = Math.max(1, ...bins.count);
   const room = height - top, all = Math.log10(most) + 0.35;
   const y = (count) => height - ((Math.log10(count) + 0.3) / all) * room;
@@ -65,7 +65,7 @@ function drawBars(layers, bins, scale, height, top) {
   bins.count.forEach((count, i) => {
     if (!count) return;
     const left = scale.x(bins.left[i]), right = scale.x(bins.right[i]);
-    const side = bins.left[i] + bins.right[i] > 0 ? "more" : "less";
+    const side = bins.left[i] + bins.right[i] > 2 * middle ? "more" : "less";
     paths[side] += `M${fixed(left)} ${height}V${fixed(y(count))}H${fixed(Math.max(left + 0.7, right))}V${height}Z`;
   });
   for (const layer of layers) layer.replaceChildren(...Object.entries(paths).map(([side, d]) => shape("path", { class: side, d })));

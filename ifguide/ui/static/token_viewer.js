@@ -20,13 +20,15 @@ function element(tag, className, text) {
   return made;
 }
 
-// Step -3 … 3 of a value. With gamma 1 the steps are equal; a smaller gamma makes weak scores visible.
-function stepOf(value, top, gamma, oneSided) {
-  if (!(top > 0) || value === 0 || (oneSided && value < 0)) return 0;
-  const strength = Math.min(1, Math.abs(value) / top) ** gamma;
-  return Math.sign(value) * Math.min(STEPS, Math.round(strength * (STEPS + 0.5)));
+// Step -3 … 3 of a value, from the layer's middle. With gamma 1 the steps are equal; a smaller gamma makes weak scores visible.
+const middleOf = (layer) => layer.middle ?? 0;
+function stepOf(value, layer, gamma, below) {
+  const from = value - middleOf(layer), room = layer.top - middleOf(layer);
+  if (!(room > 0) || from === 0 || (from < 0 && !below)) return 0;
+  const strength = Math.min(1, Math.abs(from) / room) ** gamma;
+  return Math.sign(from) * Math.min(STEPS, Math.round(strength * (STEPS + 0.5)));
 }
-const edgeOf = (step, top, gamma) => top * ((step - 0.5) / (STEPS + 0.5)) ** (1 / gamma);
+const edgeOf = (step, layer, gamma) => middleOf(layer) + Math.sign(step) * (layer.top - middleOf(layer)) * ((Math.abs(step) - 0.5) / (STEPS + 0.5)) ** (1 / gamma);
 
 function isDark(root) {
   const probe = getComputedStyle(root).getPropertyValue("--ground").trim() || "#fff";
@@ -188,7 +190,8 @@ class TokenViewer {
     const verdict = new Array(doc.texts.length);
     for (const [start, stop, kind] of doc.spans) verdict.fill(kind, start, stop);
     for (let i = 0; i < this.spans.length; i++) {
-      const step = values && (i > 0 || settings.firstScored) ? stepOf(values[i], layer.top, this.gamma, layer.oneSided) : 0;
+      const scored = values && (i > 0 || settings.firstScored) && !(marks && marks[i] & CONTEXT);
+      const step = scored ? stepOf(values[i], layer, this.gamma, this.shadesBelow(layer)) : 0;
       let name = step ? `b${step + nothing}` : "";
       if (marks) {
         const mark = marks[i];
@@ -240,23 +243,25 @@ class TokenViewer {
     });
   }
 
+  // Colours below the middle mean something where it is a real zero, as between two models; of scores they are on request.
+  shadesBelow(layer) { return !layer.oneSided && (layer.middle === undefined || this.below); }
+
   drawLegend(layer, bins) {
     const scale = element("span", "scale");
-    const nothing = layer.oneSided ? 0 : STEPS;
+    const nothing = layer.oneSided ? 0 : STEPS, shown = this.shadesBelow(layer) ? 0 : nothing;
     const ramp = element("span", "ramp");
-    bins.forEach((colour, i) => {
-      const step = i - nothing;
+    bins.slice(shown).forEach((colour, i) => {
+      const step = i + shown - nothing, next = step + Math.sign(step);
       const swatch = element("i");
       swatch.style.background = colour;
-      const size = (s) => (layer.oneSided ? edgeOf(s, layer.top, this.gamma).toFixed(2) : scoreText(Math.sign(step) * edgeOf(s, layer.top, this.gamma)));
-      swatch.title = step === 0 ? `less than ${scoreText(edgeOf(1, layer.top, this.gamma)).slice(1)}` : Math.abs(step) === STEPS ? `${size(STEPS)} and beyond` : `${size(Math.abs(step))} to ${size(Math.abs(step) + 1)}`;
+      const size = (s) => { const edge = edgeOf(s, layer, this.gamma); return layer.oneSided ? edge.toFixed(2) : scoreText(edge); };
+      swatch.title = step === 0 ? `no colour up to ${size(1)}` : Math.abs(step) === STEPS ? `${size(step)} and beyond` : `${size(step)} to ${size(next)}`;
       ramp.append(swatch);
     });
     const [low, high] = layer.ends ? layer.ends : layer.oneSided ? ["expected", "surprising"] : ["less toxic", "more toxic"];
     const end = layer.oneSided ? `${layer.top.toFixed(1)} nats` : scoreText(layer.top);
-    scale.append(
-      element("span", "", layer.oneSided ? low : `${scoreText(-layer.top)} ${low}`), ramp, element("span", "", `${high} ${end}`),
-    );
+    const start = layer.oneSided ? low : shown ? `median ${scoreText(middleOf(layer))}` : `${scoreText(2 * middleOf(layer) - layer.top)} ${low}`;
+    scale.append(element("span", "", start), ramp, element("span", "", `${high} ${end}`));
     const key = (className, sample, text) => {
       const box = element("span", "key");
       box.append(element("span", className, sample), document.createTextNode(text));

@@ -62,7 +62,14 @@ def board_parts(index: ScoreIndex, influence: np.ndarray | None = None) -> dict:
         sums = np.append(0.0, np.cumsum(influence[index.places_at(np.arange(index.n_tail))], dtype=np.float64))
         hits = sums[preview.tokens_above[: len(preview.effect)]]
         knots["effect"] = [_digits(hits, 7) + pad, *[[None] * len(preview.threshold)] * (preview.effect.shape[1] - 1)]
-    axis = {"unit": unit, "lowest": lowest, "highest": highest, "whole": _bins(index, lowest, highest, unit)}
+    middle = index.locate(index.n_valid // 2)[0] if index.n_valid else 0.0
+    axis = {
+        "unit": unit,
+        "lowest": lowest,
+        "middle": middle,
+        "highest": highest,
+        "whole": _bins(index, lowest, highest, unit),
+    }
     return {**axis, "knots": knots, "words": [list(row) for row in zip(*columns, strict=True)]}
 
 
