@@ -55,8 +55,8 @@ def show_prompts(
         likely = not read_record(study.root) or read_likelihoods(study, chosen, [*samples]) is not None
         _show_prompt(loaded, samples, outcomes, colours, chosen, pick, versus, likely)
         _explain(loaded, first, likely)
-    if not (pick and pick.model):
-        stop_trace()
+    if not (pick and pick.model) and stop_trace():
+        st.rerun()  # only a run of the page ends the browser's timer that follows a trace
     if pick:
         show_drawer(loaded, samples, pick, colours)
 

@@ -58,6 +58,7 @@ def show_pushed(loaded: Loaded, pick: Pick, chosen: np.ndarray | None) -> None:
             layout.button("Trace this answer", "trace", "play_arrow", st.session_state.update, again)
             return
         traced = st.session_state["traced"] = {"of": of} | ask(loaded, models=[], trace=answer)
+    traced["shown"] = True
     if traced["state"] not in ENDED:
         st.fragment(_follow, run_every=POLL_SECONDS)(loaded, traced, chosen)
         return
@@ -72,12 +73,16 @@ def show_pushed(loaded: Loaded, pick: Pick, chosen: np.ndarray | None) -> None:
         _show_without(loaded, pick)
 
 
-def stop_trace() -> None:
-    """End this reader's trace if it is running."""
-    traced = st.session_state.get("traced") or {}
-    if traced and traced["state"] not in ENDED:
+def stop_trace() -> bool:
+    """The reader's trace is no longer shown: end it if it is running; returns whether it was."""
+    traced = st.session_state.get("traced")
+    if not traced:
+        return False
+    traced["shown"] = False
+    if running := traced["state"] not in ENDED:
         read(traced, cancel=True)
         st.session_state["traced"] = {}
+    return running
 
 
 def _ask_contrast(pick: Pick) -> str:
@@ -92,7 +97,7 @@ def _ask_contrast(pick: Pick) -> str:
 
 def _follow(loaded: Loaded, traced: dict, chosen: np.ndarray | None) -> None:
     """The running trace: how far it is, a button to stop it, and the documents so far."""
-    if (st.session_state.get("traced") or {}).get("id") != traced["id"]:
+    if not traced["shown"]:
         return  # asked for before the drawer was closed: a rerun would have the old address, and open it again
     if traced["state"] not in ENDED:
         read(traced)
@@ -141,8 +146,8 @@ def _show_documents(loaded: Loaded, traced: dict, chosen: np.ndarray | None) -> 
         "How much likelier training on each document made this answer, to first order. Orange tokens pushed toward it,"
         f" blue ones away. The grey bar is the range of {count_of(drawn, 'random document')}; a dot inside it may be"
         f" chance. Scored: {count_of(len(traced['cells']), 'document')} that read alike, rank high or were drawn at"
-        " random. On the demo, leaving out what pushed changed answers more than leaving out what reads alike, which"
-        " changed them more than leaving out random documents."
+        " random. On the demo, editing out what pushed made answers less likely than editing out what reads alike did;"
+        " of the few answers tried, training without what reads alike did more. Both did more than random documents."
     )
 
 

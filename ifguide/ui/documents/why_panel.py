@@ -120,6 +120,9 @@ def _show_pushed(loaded: Loaded, document: str) -> None:
         return
     of, asked = [str(loaded.study.root), layout.link_state(loaded), document], st.session_state.get("answers_asked", {})
     if asked.get("of") != of or asked["state"] == "cancelled":
+        if asked and asked["state"] not in ENDED:
+            read(asked, cancel=True)
+        st.session_state["answers_asked"] = {}
         if not st.button("Show answers it pushed toward", key="why_answers", icon=":material/play_arrow:"):
             return
         asked = st.session_state["answers_asked"] = {"of": of} | ask(loaded, models=[], document=document)
@@ -150,6 +153,8 @@ def _show_pushed(loaded: Loaded, document: str) -> None:
 
 
 def _wait_for_answers(asked: dict) -> None:
+    if st.session_state["answers_asked"] is not asked:
+        return  # the reader has gone on: a rerun would have the old address
     read(asked)
     if asked["state"] in ENDED:
         st.rerun()
