@@ -39,7 +39,7 @@ def test_the_choice_in_view_is_asked_about_and_its_answer_shown_as_edited(open_a
     (asked,) = worker.asked
     assert asked["choice"] == {"attribution": "own_loss", "tokens_above": 37, "window": 0, "max_tokens": 0}
     assert asked["settings"] == {"perplexity_budget": 0.02}
-    app.session_state["noticed"] = "Saved “few”: 37 tokens"
+    app.session_state["notice"] = "Saved “few”: 37 tokens"
     app.run()
     assert "Saved “few”: 37 tokens" in shown_text(app)  # an answer that comes does not take a notice away
     assert app.session_state["previewed"]["state"] == "done"

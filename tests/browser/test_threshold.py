@@ -350,6 +350,7 @@ def test_saved_choice_is_loaded_renamed_compared_and_deleted(page, own_cache):
     wait_until_still(page)
     page.get_by_role("button", name="Load", exact=True).click()
     page.get_by_text("Loaded “few”").wait_for()
+    page.get_by_role("button", name="Preview again").wait_for()  # its models are made up; its end draws the page again
     settle(page)
     assert counted_figures(page) == seen
     assert page.locator(".stepper output").inner_text() == "1"

@@ -101,7 +101,6 @@ def _follow(shown: dict) -> None:
     if shown["state"] not in ENDED:
         read(shown)
     if shown["state"] in ENDED:
-        st.session_state["notice"] = st.session_state.get("notice") or st.session_state.get("noticed")
         st.rerun()
     text, part = _progress(shown)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):

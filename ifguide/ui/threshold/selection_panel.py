@@ -75,8 +75,10 @@ def show_bar(
     with bar, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         name = saved_as(loaded, settings)
         state = f"Saved as “{plain(selection_title(name))}”" if name else "Not saved"
-        notice = st.session_state["noticed"] = st.session_state.pop("notice", None)
-        st.caption(notice or state, width="content")
+        if notice := st.session_state.pop("notice", None):
+            st.session_state["noticed"] = [notice, settings]
+        notice, of = st.session_state.get("noticed", ("", None))  # stays until a control moves
+        st.caption(notice if of == settings else state, width="content")
         st.space("stretch")
         for label, icon in (("Undo", "undo"), ("Reset", "restart_alt")):
             layout.button(label, f"step_{label}", icon, steps[label], disabled=steps[label] is None)
