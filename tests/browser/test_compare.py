@@ -288,7 +288,8 @@ def test_hostile_texts_show_faithfully_in_both_components(page):
         return texts.filter((text, i) => {
           const cells = [{ runs: [["x", ""], [text, "1-2"]], whole: false, toxicity: "0.10", high: false }, null];
           const pair = { prompt: text, change: text, results: [text, ""], rows: [{ sample: 0, cells }] };
-          const models = { names: ["m", "n"], titles: [text, "n"], colours: ["#000", ""], hollow: [false, true], memory: String(i) };
+          const looks = { colours: ["#000", ""], hollow: [false, true], memory: String(i) };
+          const models = { names: ["m", "n"], titles: [text, "n"], ...looks };
           rows({ parentElement: a, setTriggerValue: () => {}, data: { pair, ...models, ...state } });
           const values = { texts: [text, "y"], layers: { s: [1, -1] } };
           const items = [{ key: String(i), title: text, colour: "#000", facts: text, marks: [0, 32], ...values }];
