@@ -141,6 +141,14 @@ def wait_until_still(page) -> None:
     page.wait_for_function(_STILL, arg=[100, next(_calls)], timeout=30_000, polling=25)
 
 
+def wait_for_value(read, page, value) -> None:
+    """Wait until `read(page)` is a value: something else that draws the page, such as a preview's end, may come first."""
+    end = time.monotonic() + 20
+    while read(page) != value and time.monotonic() < end:
+        page.wait_for_timeout(20)
+    assert read(page) == value
+
+
 def visit(page, address: str, path: str) -> None:
     """Open a page of the app and wait until it is still."""
     page.goto(f"{address}/{path}", wait_until="commit")

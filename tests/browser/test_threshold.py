@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections import Counter
 from urllib.parse import urlsplit
 
@@ -17,7 +16,7 @@ from ifguide.study.reading import Study
 from ifguide.study.stages.select import open_index
 from tests.app.fake_study import HOSTILE_ID, INSULTS, write_study
 from tests.browser.conftest import needs_browser
-from tests.browser.running_app import FORKING, serve_app, wait_until_still
+from tests.browser.running_app import FORKING, serve_app, wait_for_value, wait_until_still
 from tests.tiny_study import build_to_edit
 
 pytestmark = needs_browser
@@ -84,15 +83,6 @@ def next_frame(page) -> None:
 
 def above(page) -> int:
     return whole(page.get_by_label("Token count").input_value())
-
-
-def reach(page, n_above: int) -> None:
-    """Wait until this many tokens are above the threshold: a preview that ends draws the page between a release and its
-    answer."""
-    end = time.monotonic() + 20
-    while above(page) != n_above and time.monotonic() < end:
-        next_frame(page)
-    assert above(page) == n_above
 
 
 def selected(page) -> int:
@@ -205,11 +195,11 @@ def test_the_board_answers_every_way_to_choose(page, address, index):
     assert (above(page), figure(page, "Documents")) == (1, "1")
     # Typed values are exact.
     type_in(page, page.get_by_label("Token count"), "57")
-    reach(page, 57)
+    wait_for_value(above, page, 57)
     type_in(page, page.get_by_label("Top %"), "5%")
-    reach(page, index.above_quantile(0.95))
+    wait_for_value(above, page, index.above_quantile(0.95))
     type_in(page, page.get_by_role("textbox", name="Threshold"), "2")
-    reach(page, index.tokens_above(2.0))
+    wait_for_value(above, page, index.tokens_above(2.0))
     page.get_by_label("Neighbours: one more").click()
     settle(page)
     exact = index.resolve({"tokens_above": index.tokens_above(2.0), "window": 1, "max_tokens": 0})
