@@ -142,7 +142,7 @@ def wait_until_still(page) -> None:
 
 
 def wait_for_value(read, page, value) -> None:
-    """Wait until `read(page)` is a value: something else that draws the page, such as a preview's end, may come first."""
+    """Wait until `read(page)` is a value: something else that draws the page, such as a preview, may come first."""
     end = time.monotonic() + 20
     while read(page) != value and time.monotonic() < end:
         page.wait_for_timeout(20)
