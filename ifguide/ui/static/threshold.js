@@ -5,7 +5,7 @@ const HEIGHTS = { bars: 244, top: 34, axis: 24, marks: 24, precision: 118, dose:
 const GRAB = 9; // px on each side of the threshold's line that still take hold of it
 
 function makeBoard(root) {
-  const board = { data: null, shown: null, from: null, pending: null, drag: null, frame: 0, width: 0, scale: null, view: "all", sent: 0, open: {} };
+  const board = { data: null, shown: null, from: null, pending: null, drag: null, frame: 0, width: 0, scale: null, view: "all", sent: 0, open: {}, timer: 0 };
 
   // ---- what the reader sees ----
   const figures = {
@@ -376,8 +376,8 @@ function makeBoard(root) {
   stack.onpointercancel = cancel;
 
   // The keyboard: arrows by 1% of the tokens above (at least one token), pages by 10%; the result comes after the last key.
-  let timer = 0;
-  const settleSoon = (change) => { clearTimeout(timer); timer = setTimeout(() => send(change()), 350); };
+  // Until then an answer to an earlier key does not move the handle back.
+  const settleSoon = (change) => { clearTimeout(board.timer); board.timer = setTimeout(() => { board.timer = 0; send(change()); }, 350); };
   handle.onkeydown = (event) => {
     if (event.key === "Escape") return cancel();
     const { above } = board.shown, by = (part) => Math.max(1, Math.round(above * part));
@@ -436,7 +436,7 @@ function makeBoard(root) {
       handle.setAttribute("aria-valuemin", String(data.lowest));
       handle.setAttribute("aria-valuemax", String(data.highest));
     } else board.preview = makePreview(data);
-    const answered = first || data.exact.seq >= board.start + board.sent;
+    const answered = first || (!board.timer && data.exact.seq >= board.start + board.sent);
     if (answered && board.drag?.what !== "handle" && board.drag?.what !== "cut") {
       if (first || board.pending) board.verdict = judge(board.pending, data.exact);
       board.pending = null;
