@@ -16,6 +16,7 @@ import dataclasses
 import itertools
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -119,11 +120,11 @@ class Edits:
         factors = editing.read_curvature(study, variant, str(self.device))
         gradient = editing.selected_gradient(study, self.model, self.modules, chosen)
         step = edit_direction(self.modules, gradient, factors, damping)
-        rise, _ = editing.rises(study, self.model, self.modules, step, chosen.mask)
+        rise, _ = editing.rises(study, self.model, self.modules, chosen.mask)
         seconds = time.monotonic() - started
         for budget, key in due.items():
             started = time.monotonic()
-            strength, tried = choose_strength(rise, budget)
+            strength, tried = choose_strength(partial(rise, step), budget)
             took = seconds + time.monotonic() - started
             with edited(self.modules, step, strength):
                 figures = self.measure()

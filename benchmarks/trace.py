@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -142,9 +143,9 @@ class Proof:
         gradient = editing.selected_gradient(self.study, self.model, self.modules, editing.EditedTokens(mask))
         factors = editing.read_curvature(self.study, self.variant, str(self.device))
         step = edit_direction(self.modules, gradient, factors, self.variant.damping)
-        rise, on_others = editing.rises(self.study, self.model, self.modules, step, mask)
-        strength, _ = choose_strength(rise, self.options.budget)
-        cost = (on_others or rise)(strength)
+        rise, on_others = editing.rises(self.study, self.model, self.modules, mask)
+        strength, _ = choose_strength(partial(rise, step), self.options.budget)
+        cost = (on_others or rise)(step, strength)
         with edited(self.modules, step, strength):
             yield cost
 

@@ -27,7 +27,7 @@ LONGEST = 1.0
 FIRST = 1e-3
 """The first one that is tried, if none is known."""
 CLOSE_ENOUGH = 0.02
-"""A strength is chosen to within this share of it."""
+"""An edit's strength is chosen to within this share of it."""
 
 
 def token_gradient(
@@ -53,6 +53,8 @@ def token_gradient(
         if report:
             report(next(done), n_batches)
 
+    if report:
+        report(0, n_batches)
     gradient = sum_gradients(split, modules, batches, send)
     if not any(bool(matrix.any()) for matrix in gradient.values()):
         raise NumericalError("edit: the gradient of the selected tokens is zero; is the model's loss on them zero?")
@@ -99,7 +101,7 @@ def edited(modules: Layers, direction: Matrices, strength: float) -> Iterator[No
 
 
 def choose_strength(
-    rise: Callable[[float], float], budget: float, first: float = FIRST
+    rise: Callable[[float], float], budget: float, first: float = FIRST, close: float = CLOSE_ENOUGH
 ) -> tuple[float, dict[float, float]]:
     """The largest strength β whose cost stays within a budget, and all that were tried.
 
@@ -107,6 +109,7 @@ def choose_strength(
         rise: β -> how much perplexity rises, as a share of the unedited model's; it may fall first.
         budget: the most it may rise, 0.01 for 1%.
         first: the first strength that is tried; a near one is quicker.
+        close: the strength is chosen to within this share of it.
 
     Raises:
         ConfigError: the smallest step costs more than the budget.
@@ -122,7 +125,7 @@ def choose_strength(
         low, high = high, 2 * high
     if high > LONGEST:
         return low, tried
-    while high - low > CLOSE_ENOUGH * high:
+    while high - low > close * high:
         guess = _guess(low, high, tried, budget)
         low, high = (guess, high) if within(guess) else (low, guess)
         if high < FIRST / 1000:

@@ -28,6 +28,9 @@ PROMPTS = 25
 """Prompts that a preview completes, the first of the evaluation's."""
 DRAWS = 4
 """Completions of each, or as many as the evaluation has if that is fewer."""
+HELDOUT_TOKENS, CLOSE_ENOUGH = 2_048, 0.1
+"""Tokens of held-out text, and the share to within which a strength is chosen: fewer than an edit takes, and less
+exact, for the reader waits."""
 Report = Callable[[str, int, int], None]
 """Called with (what is counted, done, in all); it may raise to end the preview."""
 
@@ -48,6 +51,8 @@ class Preview:
     """The sum of their gradients, (O, I) a layer."""
     base: list[dict] | None = None
     """The base model's own completions, once they are needed."""
+    costs: tuple[editing.Rise, editing.Rise] | None = None
+    """The rise in perplexity on both halves of the held-out text, once it has been read."""
     strength: float = 0.0
     """That of the last edit, which the next one tries first; 0: none yet."""
 
@@ -70,16 +75,16 @@ class Preview:
         self._sum_gradients(mask, report)
         factors = editing.read_curvature(study, variant, str(self.device))
         step = edit_direction(self.modules, self.gradient or {}, factors, edit_damping(study.config, variant))
-        rise_of, rise_on_others = editing.rises(study, self.model, self.modules, step, mask)
+        rise_of, rise_on_others = self._rises(mask)
         tried = 0
 
         def rise(strength: float) -> float:
             nonlocal tried
             tried += 1
             report("strengths", tried, tried + 1)
-            return rise_of(strength)
+            return rise_of(step, strength)
 
-        strength, _ = choose_strength(rise, variant.perplexity_budget, self.strength or FIRST)
+        strength, _ = choose_strength(rise, variant.perplexity_budget, self.strength or FIRST, CLOSE_ENOUGH)
         self.strength = strength
         with edited(self.modules, step, strength):
             samples = self._complete(lambda done, total: report("completions", done, total))
@@ -89,10 +94,19 @@ class Preview:
         return figures(samples) | {
             "n_tokens": int(mask.sum()),
             "strength": strength,
-            "rise": (rise_on_others or rise_of)(strength),
+            "rise": rise_on_others(step, strength),
             "base": figures(self.base),
             "samples": samples,
         }
+
+    def _rises(self, mask: np.ndarray) -> tuple[editing.Rise, editing.Rise]:
+        """Where a step's cost is chosen and where it is reported: the same place if there is no held-out text."""
+        if self.costs is None:
+            chosen, reported = editing.rises(self.study, self.model, self.modules, mask, HELDOUT_TOKENS)
+            if reported is None:  # the corpus without these tokens, others with the next selection
+                return chosen, chosen
+            self.costs = chosen, reported
+        return self.costs
 
     def _complete(self, report: Callable[[int, int], None] | None) -> list[dict]:
         """Completions of the prompts by the model as it computes now, rated: rows as of a study's samples."""

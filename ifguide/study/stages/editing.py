@@ -23,7 +23,7 @@ from ifguide.study.stages.evaluating import split_heldout
 from ifguide.study.variants import edit_damping
 
 if TYPE_CHECKING:
-    from ifguide.models.layers import Matrices
+    from ifguide.models.layers import Layers, Matrices
 
 SAMPLE_TOKENS = 8_192
 """Tokens of held-out text, or of the corpus where there is none, that the length of a step is chosen on."""
@@ -111,36 +111,44 @@ def heldout_texts(study: Study) -> list[str]:
     return texts if len(texts) > 1 else []
 
 
+@dataclass
+class Rise:
+    """How much perplexity rises with a step of the weights, as a share of the unedited model's."""
+
+    modules: "Layers"
+    """The model's tracked layers."""
+    mean_loss: Callable[[], float]
+    """The mean loss of a token of some text, in nats, by the model as it computes now."""
+
+    def __post_init__(self) -> None:
+        self.before = self.mean_loss()
+
+    def __call__(self, step: "Matrices", strength: float) -> float:
+        from ifguide.influence.edit import edited
+
+        with edited(self.modules, step, strength):
+            return math.expm1(self.mean_loss() - self.before)
+
+
 def rises(
-    study: Study, model, modules, step: "Matrices", mask: np.ndarray
-) -> tuple[Callable[[float], float], Callable[[float], float] | None]:
-    """Two functions from a strength to how much perplexity rises, as a share of the unedited model's: on one half of
-    the held-out text, and on the other half, which chooses nothing. Without held-out text the first is of corpus tokens
-    outside bool (N,), and there is no second."""
-    from ifguide.influence.edit import edited
-
-    def rise_of(mean_loss: Callable[[], float]) -> Callable[[float], float]:
-        before = mean_loss()
-
-        def rise(strength: float) -> float:
-            with edited(modules, step, strength):
-                return math.expm1(mean_loss() - before)
-
-        return rise
-
+    study: Study, model, modules: "Layers", mask: np.ndarray, n_tokens: int = SAMPLE_TOKENS
+) -> tuple[Rise, Rise | None]:
+    """The rise on one half of the held-out text, and on the other half, which chooses nothing, of up to about
+    `n_tokens` each. Without held-out text the first is of corpus tokens outside bool (N,), and there is no second."""
     if texts := heldout_texts(study):
-        halves = (heldout_loss(study, model, half) for half in split_heldout(texts))
-        first, second = map(rise_of, halves)
+        first, second = (Rise(modules, heldout_loss(study, model, half, n_tokens)) for half in split_heldout(texts))
         return first, second
-    return rise_of(corpus_loss(study, model, mask)), None
+    return Rise(modules, corpus_loss(study, model, mask, n_tokens)), None
 
 
-def heldout_loss(study: Study, model, texts: list[str]) -> Callable[[], float]:
-    """The mean loss of a token of some texts, up to about `SAMPLE_TOKENS`, in nats."""
+def heldout_loss(study: Study, model, texts: list[str], n_tokens: int) -> Callable[[], float]:
+    """The mean loss of a token of some texts, up to about `n_tokens`, in nats."""
     from ifguide.evaluation.fluency import heldout_losses
 
     tokenizer = checkpoints.study_tokenizer(study)
-    some = few_texts([text for text in texts if text], tokenizer)
+    texts = [text for text in texts if text]
+    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    some = texts[: 1 + int(np.searchsorted(np.cumsum(lengths), n_tokens))]
 
     def mean_loss() -> float:
         losses = heldout_losses(model, tokenizer, some)
@@ -149,14 +157,8 @@ def heldout_loss(study: Study, model, texts: list[str]) -> Callable[[], float]:
     return mean_loss
 
 
-def few_texts(texts: list[str], tokenizer) -> list[str]:
-    """Texts from the start, up to about `SAMPLE_TOKENS`."""
-    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    return texts[: 1 + int(np.searchsorted(np.cumsum(lengths), SAMPLE_TOKENS))]
-
-
-def corpus_loss(study: Study, model, mask: np.ndarray) -> Callable[[], float]:
-    """The mean loss of tokens outside bool (N,), of documents drawn at random up to about `SAMPLE_TOKENS`."""
+def corpus_loss(study: Study, model, mask: np.ndarray, n_tokens: int) -> Callable[[], float]:
+    """The mean loss of tokens outside bool (N,), of documents drawn at random up to about `n_tokens`."""
     import torch
 
     from ifguide.influence.batches import make_batches
@@ -164,7 +166,7 @@ def corpus_loss(study: Study, model, mask: np.ndarray) -> Callable[[], float]:
     from ifguide.models.layers import device_of
 
     split = SplitModel.of(model)
-    sequences = checkpoints.corpus_sequences(study, max_tokens=SAMPLE_TOKENS, seed=study.config.training.seed)
+    sequences = checkpoints.corpus_sequences(study, max_tokens=n_tokens, seed=study.config.training.seed)
     batches = [b.to(device_of(model)) for b in make_batches(sequences, study.config.compute.tokens_per_batch)]
     outside = torch.from_numpy(~mask)
     kept = [(batch.target_index >= 0).cpu() & outside[batch.target_index.cpu()] for batch in batches]
@@ -190,10 +192,10 @@ def build_edit(study: Study, variant: VariantConfig, folder: Path, progress: Pro
     gradient = selected_gradient(study, model, modules, tokens, report_part(progress, "batches"))
     damping = edit_damping(study.config, variant)
     step = edit_direction(modules, gradient, source, damping)
-    rise, on_others = rises(study, model, modules, step, tokens.mask)
+    rise, on_others = rises(study, model, modules, tokens.mask)
 
     def tell(strength: float) -> float:
-        share = rise(strength)
+        share = rise(step, strength)
         progress.message(f"a step of {strength:.4g} raises perplexity by {share:+.1%}")
         return share
 
