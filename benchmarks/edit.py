@@ -2,13 +2,16 @@
 
     python -m benchmarks.edit --demo-seeds 0 1 2 [--dampings 0.3 1 3] [--budgets 0.01 0.02 0.05]
     python -m benchmarks.edit --study posts --half tune [--training-seeds 0 1] [--tokens default weighted-0.1 random]
+    python -m benchmarks.edit --demo-seeds 3 4 5 --tokens default --ranks 4 16 --onto default
     python -m benchmarks.edit --show demo-seed-0 demo-seed-1 [--half report]
 
 A study is one of `benchmarks.before_after` or `benchmarks.real` with its default selection; another training seed edits
 the base model of that seed against the same tokens. Nothing is saved but a line of numbers for each model, in
 `docs/results/runs/edits/STUDY.jsonl`: what is there is not made again. `tokens` are the default selection's, as many at
-random, or a share of all tokens weighted by score (`weighted-0.1`). The strength is chosen on one half of the held-out
-text; perplexity is of the other half, against the base model's there. With `--half`, only those prompts are completed.
+random, or a share of all tokens weighted by score (`weighted-0.1`). `--ranks` cuts the step of every layer to a rank,
+with its own strength; `--onto` adds the base model's step to a retrained model as well. The strength is chosen on one
+half of the held-out text; perplexity is of the other half, against the base model's there. With `--half`, only those
+prompts are completed.
 """
 
 import argparse
@@ -21,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from benchmarks.before_after import Judge, build_demo_seed, with_training_seed
 from benchmarks.real import fit_judge
@@ -37,7 +41,7 @@ from ifguide.study.pipeline import build
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import curvature_unit
 from ifguide.study.stages import editing
-from ifguide.study.stages.checkpoints import study_tokenizer
+from ifguide.study.stages.checkpoints import place_model, study_tokenizer
 from ifguide.study.stages.evaluating import load_study_scorer, read_heldout, split_heldout, study_prompts
 
 RESULTS = Path("docs/results/runs/edits")
@@ -53,6 +57,8 @@ def main() -> None:
     parser.add_argument("--dampings", type=float, nargs="+", default=[1.0])
     parser.add_argument("--curvatures", nargs="+", default=["final"], choices=("final", "checkpoint"))
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.01, 0.02, 0.05])
+    parser.add_argument("--ranks", type=int, nargs="+", default=[0], help="ranks of a layer's step; 0: whole")
+    parser.add_argument("--onto", default="", help="a retrained model that gets the same steps")
     parser.add_argument("--half", default="", choices=("", "tune", "report"), help="prompts to complete")
     parser.add_argument("--data", type=Path, help="folder of the public data sets, for the second judge of real text")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -89,8 +95,11 @@ class Edits:
         options = self.options
         self.measure_base()
         for tokens, curvature, damping in itertools.product(options.tokens, options.curvatures, options.dampings):
-            keys = {budget: (self.seed, options.half, tokens, curvature, damping, budget) for budget in options.budgets}
-            due = {budget: key for budget, key in keys.items() if key not in self.done}
+            due = {}
+            for rank, budget in itertools.product(options.ranks, options.budgets):
+                key = (self.seed, options.half, tokens + f" rank {rank}" * bool(rank), curvature, damping, budget)
+                if key not in self.done or self.onto:
+                    due[rank, budget] = key
             if due:
                 self.edit(tokens, curvature, damping, due)
 
@@ -103,10 +112,18 @@ class Edits:
         self.heldout = split_heldout(texts)[1]
         self.before = None
         if key not in self.done:
-            self.keep(key, {}, self.measure())
+            self.keep(key, {}, self.measure(self.model))
+        self.onto = None
+        if name := self.options.onto:
+            build(self.study, [Unit("suppress", name)], progress=Progress())
+            place = self.study.folder(Unit("suppress", name)) / "final"
+            self.onto = place_model(self.study, str(place), "", dtype="float32")
+            key = (self.seed, self.options.half, f"{name} retrained", "", 0.0, 0.0)
+            if key not in self.done:
+                self.keep(key, {}, self.measure(self.onto))
 
-    def edit(self, tokens: str, curvature: str, damping: float, due: dict[float, tuple]) -> None:
-        """One direction, as long as each budget allows."""
+    def edit(self, tokens: str, curvature: str, damping: float, due: dict[tuple[int, float], tuple]) -> None:
+        """One direction, cut to each rank and as long as each budget allows."""
         study = self.study
         own = study.name == self.scored.name
         share = float(tokens.removeprefix("weighted-")) if tokens.startswith("weighted-") else 0.0
@@ -119,24 +136,29 @@ class Edits:
         chosen = editing.edited_tokens(self.scored, variant)
         factors = editing.read_curvature(study, variant, str(self.device))
         gradient = editing.selected_gradient(study, self.model, self.modules, chosen)
-        step = edit_direction(self.modules, gradient, factors, damping)
+        whole = edit_direction(self.modules, gradient, factors, damping)
         rise, _ = editing.rises(study, self.model, self.modules, chosen.mask)
         seconds = time.monotonic() - started
-        for budget, key in due.items():
+        for (rank, budget), key in due.items():
             started = time.monotonic()
+            step = {name: cut_to_rank(matrix, rank) for name, matrix in whole.items()} if rank else whole
             strength, tried = choose_strength(partial(rise, step), budget)
             took = seconds + time.monotonic() - started
-            with edited(self.modules, step, strength):
-                figures = self.measure()
             made = {"strength": strength, "rise_where_chosen": tried[strength], "seconds": round(took, 1)}
-            self.keep(key, made | {"n_tokens": int(chosen.mask.sum())}, figures)
+            made |= {"n_tokens": int(chosen.mask.sum())}
+            if key not in self.done:
+                with edited(self.modules, step, strength):
+                    self.keep(key, made, self.measure(self.model))
+            if self.onto and (other := (*key[:2], f"{tokens} onto {self.options.onto}", *key[3:])) not in self.done:
+                with edited(editing.tracked(study, self.onto), step, strength):
+                    self.keep(other, made, self.measure(self.onto))
 
-    def measure(self) -> dict:
-        """Toxicity by both judges and perplexity of the model as it computes now."""
+    def measure(self, model) -> dict:
+        """Toxicity by both judges and perplexity of a model as it computes now."""
         config, tokenizer = self.study.resolved("evaluate"), study_tokenizer(self.study)
         prompts = [p for p in study_prompts(self.study) if self.options.half in ("", p.group)]
         scorer = load_study_scorer(self.study, config.scorer)
-        evaluated = evaluate_model(self.model, tokenizer, config, prompts, scorer, heldout_texts=self.heldout)
+        evaluated = evaluate_model(model, tokenizer, config, prompts, scorer, heldout_texts=self.heldout)
         assert evaluated is not None
         metrics, samples, _ = evaluated
         figures = {key: metrics[key] for key in ("emt", "tp", "perplexity", "n_prompts", "distinct_2", "repetition")}
@@ -154,6 +176,12 @@ class Edits:
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         self.done.add(key)
+
+
+def cut_to_rank(matrix: torch.Tensor, rank: int) -> torch.Tensor:
+    """The nearest matrix of a rank."""
+    left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
+    return (left[:, :rank] * sizes[:rank]) @ right[:rank]
 
 
 def read_lines(folder: Path, names: list[str]) -> pd.DataFrame:
