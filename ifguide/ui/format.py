@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from ifguide.config.attributions import KINDS, attributions
@@ -89,6 +89,11 @@ def variant_title(name: str, edited: bool = False) -> str:
     """A model's title; that of an edited one says so."""
     title = VARIANTS[name][0] if name in VARIANTS else name
     return f"{title} (edited)" if edited and "edited" not in title.lower() else title
+
+
+def variant_titles(names: Iterable[str], edited: Container[str] = ()) -> dict[str, str]:
+    """Name -> title, which says of those `edited` that they are."""
+    return {name: variant_title(name, name in edited) for name in names}
 
 
 def variant_note(name: str, edited: bool = False) -> str:

@@ -1,9 +1,11 @@
 import numpy as np
 
 from ifguide.ui.compare import likelihood_view
+from ifguide.ui.format import variant_titles
 from ifguide.ui.palette import variant_colours
 
 NAMES = ["base", "default"]
+TITLES = variant_titles(NAMES)
 FOUND = {
     "models": NAMES,
     "completions": [
@@ -21,7 +23,7 @@ FOUND = {
 
 def payload(sample: int, chosen: str = "Suppressed minus Base model") -> dict:
     return likelihood_view.viewer_payload(
-        FOUND, sample, NAMES, chosen, variant_colours(NAMES), "m:1", {"base": [(1, 3)]}
+        FOUND, sample, TITLES, chosen, variant_colours(NAMES), "m:1", {"base": [(1, 3)]}
     )
 
 
@@ -50,17 +52,27 @@ def test_payload_holds_the_draw_of_every_model_with_all_layers():
 
 
 def test_means_are_over_all_tokens_of_the_prompts_completions():
-    columns, rows = likelihood_view.mean_table(FOUND, NAMES, variant_colours(NAMES))
+    columns, rows = likelihood_view.mean_table(FOUND, TITLES, variant_colours(NAMES))
     assert [c["label"] for c in columns] == ["Completions of", "Base model", "Suppressed"]
     assert [row["cells"][1:] for row in rows] == [["−1.50", "−3.75"], ["−3.00", "−0.50"]]
     assert rows[1]["cells"][0][1] == "1 token"
     empty = {"completions": [], "models": NAMES}
-    assert likelihood_view.mean_table(empty, NAMES, variant_colours(NAMES))[1][0]["cells"][1:] == ["–", "–"]
-    assert likelihood_view.viewer_payload(empty, 0, NAMES, "x", variant_colours(NAMES), "", {})["items"] == []
+    assert likelihood_view.mean_table(empty, TITLES, variant_colours(NAMES))[1][0]["cells"][1:] == ["–", "–"]
+    assert likelihood_view.viewer_payload(empty, 0, TITLES, "x", variant_colours(NAMES), "", {})["items"] == []
 
 
 def test_choices_name_every_difference_and_every_model():
     for names in (["base", "a"], ["a", "base", "default", "oracle"]):
-        found = likelihood_view.choices(names)
+        found = likelihood_view.choices(variant_titles(names))
         assert len(found) == 2 * len(names) - 1
         assert [pair for pair in found.values() if pair[1]] == [(name, names[0]) for name in names[1:]]
+
+
+def test_an_edited_model_is_called_so_where_it_is_read_and_where_it_writes():
+    titles = variant_titles(NAMES, {"default"})
+    columns, rows = likelihood_view.mean_table(FOUND, titles, variant_colours(NAMES), {"default"})
+    assert "(edited)" in columns[2]["label"] and rows[1]["cells"][0][3] and not rows[0]["cells"][0][3]
+    shown = likelihood_view.viewer_payload(
+        FOUND, 0, titles, next(iter(likelihood_view.choices(titles))), variant_colours(NAMES), "", {}
+    )
+    assert "(edited)" in shown["items"][1]["title"] and "(edited)" in shown["settings"]["layers"][0]["title"]

@@ -13,7 +13,7 @@ from ifguide.study.analysis.likelihood import read_likelihoods
 from ifguide.ui import components, layout
 from ifguide.ui.compare import likelihood_view, live, trace_panel
 from ifguide.ui.compare.picks import PROMPT, Pick, remember_pick
-from ifguide.ui.format import column, count, count_of, share, variant_title
+from ifguide.ui.format import column, count, count_of, share, variant_title, variant_titles
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.results.side_by_side import Samples, completion_cell, offensive_spans
 
@@ -125,12 +125,12 @@ def _show_likelihood(loaded: Loaded, samples: Samples, pick: Pick, colours: Mapp
     for name, frame in samples.items():
         rows = frame[(frame["prompt_index"] == prompt) & (frame["sample_index"] == pick.sample)]
         offensive[name] = offensive_spans(rows.iloc[0]) if len(rows) else []
-    titles = {title: title for title in likelihood_view.choices(names)}
-    chosen = layout.choose("Colour by", titles, key="colour_by")
+    titles = variant_titles(names, loaded.edited)
+    chosen = layout.choose("Colour by", {title: title for title in likelihood_view.choices(titles)}, key="colour_by")
     memory = f"{loaded.name}:{prompt}"
-    payload = likelihood_view.viewer_payload(likelihoods, pick.sample, names, chosen, colours, memory, offensive)
+    payload = likelihood_view.viewer_payload(likelihoods, pick.sample, titles, chosen, colours, memory, offensive)
     components.likelihood(payload, key="likelihood")
-    columns, rows = likelihood_view.mean_table(likelihoods, names, colours)
+    columns, rows = likelihood_view.mean_table(likelihoods, titles, colours, loaded.edited)
     st.caption(
         "Each token's log-probability (nats) under each model, given the prompt and the tokens before it. The text is"
         " tokenised again, so tokens may differ from those drawn where it can be split in two ways."

@@ -15,7 +15,7 @@ from ifguide.ui.compare import live
 from ifguide.ui.compare.picks import PROMPT, Pick
 from ifguide.ui.documents.loaders import marked_words
 from ifguide.ui.excerpts import excerpt_coloured
-from ifguide.ui.format import column, count, count_of, number, score, sentence, signed, variant_title
+from ifguide.ui.format import column, count, count_of, number, score, sentence, signed, variant_title, variant_titles
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.models_process import ENDED, POLL_SECONDS, ask, explain_failure, read
 from ifguide.ui.palette import TOKEN_BINS
@@ -39,7 +39,7 @@ def show_pushed(loaded: Loaded, pick: Pick, chosen: np.ndarray | None) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("**Pushed toward it**", width="content")
         st.space("stretch")
-        contrast = "" if reason else _ask_contrast(pick)
+        contrast = "" if reason else _ask_contrast(loaded, pick)
     if reason:
         stop_trace()
         remedy = " Trace answers in a study that is built here." if read_record(loaded.study.root) else ""
@@ -85,9 +85,10 @@ def stop_trace() -> bool:
     return running
 
 
-def _ask_contrast(pick: Pick) -> str:
+def _ask_contrast(loaded: Loaded, pick: Pick) -> str:
     """Another model, whose answer is subtracted; empty for none."""
-    others = {name: f"Minus the answer of {variant_title(name)}" for name in pick.rows if name != pick.model}
+    named = variant_titles(pick.rows, loaded.edited)
+    others = {name: f"Minus the answer of {title}" for name, title in named.items() if name != pick.model}
     titles = {"": "This answer alone"} | others
     show = titles.__getitem__
     return st.selectbox(

@@ -1,7 +1,7 @@
 """Inside the models: how likely the queries' completions are after each layer, and a prefix that elicits toxic ones."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -24,12 +24,12 @@ def show_mechanism(loaded: Loaded) -> None:
             return
         with st.expander("Inside the models: what suppression changed", key="mechanism"):
             if result:
-                _show(result)
+                _show(result, loaded.edited)
             if not (result and result["settings"]["search"]) and not recorded:
                 _offer(loaded, names, bool(result))
 
 
-def _show(result: dict) -> None:
+def _show(result: dict, edited: Container[str]) -> None:
     models = result["models"]
     st.write(
         "How likely the completions of your queries are if each layer is read as if it were the last (a logit lens)."
@@ -41,16 +41,16 @@ def _show(result: dict) -> None:
         for kind, layers in sets.items():
             with st.container():
                 st.markdown(f"**{kind.capitalize()} completions**")
-                st.plotly_chart(layer_chart(layers, limits), config=CONFIG, key=f"layers_{kind}")
+                st.plotly_chart(layer_chart(layers, limits, edited), config=CONFIG, key=f"layers_{kind}")
     toxic, safe = (count_of(result["queries"][k], f"{k} query", f"{k} queries") for k in ("toxic", "safe"))
     st.caption(
         f"Geometric mean over a completion's tokens and over {toxic} and {safe}; bars are 95% intervals over queries."
     )
     if result["settings"]["search"]:
-        _show_prefixes(result)
+        _show_prefixes(result, edited)
 
 
-def _show_prefixes(result: dict) -> None:
+def _show_prefixes(result: dict, edited: Container[str]) -> None:
     budget = result["settings"]["prefix"]
     st.markdown("**A prefix that elicits toxic completions**")
     st.caption(
@@ -72,7 +72,7 @@ def _show_prefixes(result: dict) -> None:
         of_base = models[BASE]["prefix"]["by_model"][name]
         nats = (prefix["without"], prefix["best"], of_base, prefix["others"])
         probabilities = ("" if value is None else f"{math.exp(value):.2g}" for value in nats)
-        cells = [variant_title(name), [[prefix["text"], True]], *probabilities]
+        cells = [variant_title(name, name in edited), [[prefix["text"], True]], *probabilities]
         rows.append({"key": name, "cells": cells})
     components.record_table(columns, rows, key="prefixes", label="Prefixes")
 
@@ -99,10 +99,10 @@ def shared_limits(sets: Sequence[dict[str, dict]]) -> tuple[float, float]:
     return math.exp(min(lows)), math.exp(max(highs))
 
 
-def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figure:
+def layer_chart(layers: dict[str, dict], limits: tuple[float, float], edited: Container[str] = ()) -> go.Figure:
     """Geometric mean probability of a completion's token after each layer, with 95% intervals, on an axis with these
     limits. `layers` has for each model the lists `log_probability`, `…_low` and `…_high` (nats), one value a layer."""
-    figure, colours, markers = go.Figure(), variant_colours(layers), variant_markers(layers)
+    figure, colours, markers = go.Figure(), variant_colours(layers), variant_markers(layers, edited)
     for i, (name, values) in enumerate(layers.items()):
         middle, low, high = (
             [math.exp(value) for value in values[f"log_probability{end}"]] for end in ("", "_low", "_high")
@@ -111,7 +111,7 @@ def layer_chart(layers: dict[str, dict], limits: tuple[float, float]) -> go.Figu
             x=list(range(len(middle))),
             y=middle,
             mode="lines+markers",
-            name=variant_title(name),
+            name=variant_title(name, name in edited),
             line={"color": colours[name], "width": 2, "dash": list(DASHES)[i % len(DASHES)]},
             marker={"symbol": markers[name], "size": 7},
             error_y=error_bars(middle, low, high, width=3),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ifguide.study.analysis.dose import Measured, cheapest_within
+from ifguide.study.analysis.dose import EDITED, Measured, cheapest_within
 from ifguide.ui.format import per_cent, variant_title
 
 AS_GOOD = 0.02
@@ -29,10 +29,12 @@ def suggest(
         if counted:
             marks.append((max(counted)[1], f"best by {by}", "Most toxic tokens, less the others taken with them"))
     if best := cheapest_within(points, budget):
-        note = f"{variant_title(best.model)}: fewest toxic answers of the models measured within the budget"
+        title = variant_title(best.model, best.method == EDITED)
+        note = f"{title}: fewest toxic answers of the models measured within the budget"
         marks.append((best.tokens_above, f"best within +{per_cent(budget)} perplexity", note))
         least = min(point.tp.value for point in points) + AS_GOOD
         cheap = min((p for p in points if p.tp.value <= least), key=lambda p: (p.tokens_above, p.tp.value))
-        note = f"{variant_title(cheap.model)}: fewest tokens with at most {per_cent(AS_GOOD)} more toxic answers"
+        title = variant_title(cheap.model, cheap.method == EDITED)
+        note = f"{title}: fewest tokens with at most {per_cent(AS_GOOD)} more toxic answers"
         marks.append((cheap.tokens_above, "cheapest as good", f"{note} than the best measured model"))
     return [{"above": above, "label": label, "note": note} for above, label, note in marks]
