@@ -26,6 +26,7 @@ from ifguide.ui.results.dose import dose_parts
 from ifguide.ui.threshold import (
     blind_audit,
     board,
+    groups_panel,
     map_panel,
     overlap_panel,
     preview_strip,
@@ -41,7 +42,7 @@ ROWS_SHOWN = 12
 """Words and sources shown until the reader asks for all."""
 EFFECTS_UP_TO = 5_000_000
 """With more tokens in the highest tenth, the influence of tokens by other scores is added up on release only."""
-PARTS = ["Affected documents", "Map", "Words", "Sources", "Saved & compare"]
+PARTS = ["Affected documents", "Map", "Words", "Sources", "Groups", "Saved & compare"]
 
 
 @remembered(4)
@@ -207,6 +208,9 @@ def show_board(view: View, audit: dict, budget: float) -> None:
         "kind": kind,
         "outcome": preview_strip.outcome(),
         "dose": dose_parts(measured),
+        "groups": groups_panel.board_groups(loaded, view.settings, parts["knots"])
+        if not audit["open"]
+        else {"rows": []},
         "places": [] if audit["open"] else suggest(of_kind, parts["knots"], audit["rows"], usual, budget),
         "effect": board.effect_text(index.n_valid, penalty, predicts=predicts, agreement=rank_agreement(measured)),
     }
@@ -302,6 +306,10 @@ def show_sources(view: View) -> None:
     st.caption(f"{count(view.exact.n_selected)} selected tokens of {count(index.n_valid)}.")
 
 
+def show_groups(view: View) -> None:
+    groups_panel.show_groups(view.loaded, view.settings)
+
+
 def show_saved(view: View) -> None:
     selection_panel.show_saved(view.loaded, keep_tuning)
     overlap_panel.show(view.loaded, view.kind, view.settings)
@@ -322,7 +330,9 @@ def tune(loaded: Loaded) -> None:
         with board_place:
             show_board(view, audit, budget)
         if not audit["open"]:
-            parts = dict(zip(PARTS, (show_documents, show_map, show_words, show_sources, show_saved), strict=True))
+            parts = dict(
+                zip(PARTS, (show_documents, show_map, show_words, show_sources, show_groups, show_saved), strict=True)
+            )
             if job_panel.refuse_recorded(loaded.study.root) and read_map(loaded.study) is None:
                 del parts["Map"]
             for tab, show in zip(st.tabs([*parts], key="part", bind="query-params"), parts.values(), strict=True):

@@ -25,6 +25,7 @@ from ifguide.selection.index import Holding, Overlap, Resolved, ScoreIndex
 from ifguide.selection.saved import Selection
 from ifguide.study.analysis.comparison import Comparison, compare_variants, read_metrics
 from ifguide.study.analysis.dose import Measured, measured_points
+from ifguide.study.analysis.groups import GroupShare, Mentions, find_mentions, group_shares, read_groups
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.reading import Study
@@ -35,6 +36,8 @@ from ifguide.study.variants import is_edit
 if TYPE_CHECKING:
     import pandas
 
+MENTIONS_UP_TO = 20_000_000
+"""Tokens of the largest corpus that is searched for groups while a reader waits, about half a minute."""
 COUNT_WORDS_UP_TO = 5_000_000
 """For a corpus of more tokens, entries of the model's vocabulary are counted instead of words."""
 PIECES_MOST = 2000
@@ -160,6 +163,24 @@ class Loaded:
     def metrics(self, names: Iterable[str]) -> dict[str, dict]:
         """Of those of the models that were evaluated, see `read_metrics`."""
         return read_metrics(self.study, names)
+
+    def mentions(self) -> list[Mentions]:
+        """Where the corpus mentions groups of people; none in a corpus too large to be searched."""
+        return self._mentions(read_groups(self.study)) if self.corpus().n_tokens <= MENTIONS_UP_TO else []
+
+    @remembered(2, "Looking for groups in the corpus, once for this study…")
+    def _mentions(self, lists: dict[str, list[str]]) -> list[Mentions]:
+        return find_mentions(self.corpus(), lists)
+
+    def group_shares(self, settings: dict) -> list[GroupShare]:
+        """What settings select of each group, the highest ratio first."""
+        return self._group_shares(settings, read_groups(self.study))
+
+    @remembered(8)
+    def _group_shares(self, settings: dict, lists: dict[str, list[str]]) -> list[GroupShare]:
+        index, corpus = self.index(settings["attribution"]), self.corpus()
+        selected = index.selected_tokens(self.resolved(settings), 0, corpus.n_documents)
+        return group_shares(corpus, selected, index.n_valid, self.mentions())
 
     @cached_property
     def edited(self) -> frozenset[str]:

@@ -14,6 +14,7 @@ from ifguide.selection.algorithm import precision_recall
 from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import Comparison, compare_variants, read_metrics
+from ifguide.study.analysis.groups import GroupShare, find_mentions, group_shares, read_groups
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
@@ -79,6 +80,8 @@ class ReportFacts:
     selections: list[SelectionFacts]
     words: list[words.WordCount]
     """Most often selected first; empty if the corpus is too large."""
+    groups: list[GroupShare]
+    """What the selection takes of each group, the highest ratio first; empty if the corpus is too large."""
     documents: list[ShownDocument]
     scale: tuple[float, float]
     """The score without a colour, the median, and the one at which the colour is strongest."""
@@ -122,6 +125,7 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
         selection=selection,
         selections=[_selection(study, name) for name in study.selection_names()],
         words=_words(study, chosen),
+        groups=_groups(study, chosen),
         documents=documents,
         scale=scale,
         manifests=_manifests(study),
@@ -142,6 +146,14 @@ def _words(study: Study, chosen: Selection) -> list[words.WordCount]:
     if corpus.n_tokens > COUNT_WORDS_UP_TO or len(chosen.mask) != corpus.n_tokens:
         return []
     return words.rank_words(words.count_selected_words(corpus, chosen.mask), words.count_words(corpus.column("text")))
+
+
+def _groups(study: Study, chosen: Selection) -> list[GroupShare]:
+    corpus = study.corpus()
+    if corpus.n_tokens > COUNT_WORDS_UP_TO or len(chosen.mask) != corpus.n_tokens:
+        return []
+    mentions = find_mentions(corpus, read_groups(study))
+    return group_shares(corpus, np.flatnonzero(chosen.mask), chosen.settings["n_valid"], mentions)
 
 
 def _documents(

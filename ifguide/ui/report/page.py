@@ -35,6 +35,7 @@ from ifguide.ui.results import pins, side_by_side
 from ifguide.ui.results import tables as comparison
 from ifguide.ui.results.dose import dose_table
 from ifguide.ui.results.frontier import frontier_points
+from ifguide.ui.threshold.tables import group_table
 
 WORDS = 25
 ROWS = 2
@@ -94,6 +95,7 @@ def build_page(facts: ReportFacts) -> str:
         ("done", "What was done", what_was_done(facts.study, {*facts.manifests}, facts.selection)),
         ("selections", "What was selected", _selections(facts)),
         ("words", "Words selected most", _words(facts)),
+        ("groups", "Groups mentioned", _groups(facts)),
         ("documents", "Most toxic documents", _documents(facts)),
         ("settings", "Settings", _settings(facts)),
         ("artefacts", "Artefacts and versions", _artefacts(facts)),
@@ -233,6 +235,17 @@ def _words(facts: ReportFacts) -> dict | None:
         " than the average word."
     )
     return _tabled("Words selected most", ([column("Word", "veiled"), *map(column, labels)], rows), note)
+
+
+def _groups(facts: ReportFacts) -> dict | None:
+    if not facts.groups:
+        return None
+    note = (
+        "A mention is a token of a word that names the group. Ratio: the share of mentions that"
+        f" “{selection_title(facts.selection)}” selects, over the share of all tokens, with a 95% interval over"
+        " documents. From 2× on, the selection may take what is said about a group, and not only what is toxic."
+    )
+    return _tabled("Groups mentioned", group_table(facts.groups), note)
 
 
 def _documents(facts: ReportFacts) -> dict | None:

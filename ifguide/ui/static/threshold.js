@@ -81,7 +81,7 @@ function makeBoard(root) {
   const ranges = element("div", "ranges");
   ranges.append(element("span", "soft", "List documents with scores"), from.box, to.box, inside, clear);
   const heading = element("div", "heading"), chart = element("div", "chart");
-  const words = makeWords(), edge = makeBoundary(), status = element("div", "status num");
+  const words = makeWords(), edge = makeBoundary(), groups = makeGroups(), status = element("div", "status num");
   status.setAttribute("role", "status");
   const title = element("div", ""), axes = element("div", "soft small");
   title.append(element("h3", "", "Choose which tokens to suppress"), axes);
@@ -104,7 +104,7 @@ function makeBoard(root) {
   ranks.append(ranksSvg, cut);
   const one = element("div", ""), two = element("div", "");
   one.append(element("h3", "", "At the threshold"), words.box, edge.box);
-  two.append(ranksTitle, ranks, ranksNote);
+  two.append(ranksTitle, ranks, ranksNote, groups.box);
   side.append(audit.box, one, two);
   const body = element("div", "body");
   body.append(chart, side);
@@ -167,6 +167,7 @@ function makeBoard(root) {
     doses.paint(data, shown.above);
     if (board.from === null || board.from === shown.above) words.show(null);
     else words.show(board.preview.wordsBetween(board.from, shown.above).slice(0, WORDS_SHOWN), shown.above > board.from, data.veil, board.from);
+    groups.show(data.groups, shown.above, exact);
     paintBudget();
     status.textContent = statusText(exact);
   }

@@ -44,6 +44,24 @@ function fillContext(line, runs, veil) {
   }));
 }
 
+// How much likelier a word that names a group is selected than an average token: exact with its interval, or between knots.
+function makeGroups() {
+  const box = element("div", "groups"), list = element("div", "rates num");
+  const heading = element("h3", "", "Groups mentioned");
+  heading.title = "How many times likelier a word that names a group of people is selected than an average token, with a 95% interval over documents. The tab Groups has all of them.";
+  box.append(heading, list);
+  const show = ({ above, rows }, at, exact) => {
+    box.hidden = !rows.length;
+    list.replaceChildren(...rows.flatMap(({ name, ratios, ratio, low, high, often }) => {
+      const now = exact ? ratio : above.length ? between(above, ratios, at) : null;
+      const value = element("span", "times", now === null ? "–" : `${exact ? "" : "≈ "}${now.toFixed(1)}×`);
+      value.classList.toggle("often", exact && often);
+      return [element("span", "name", name), value, element("span", "soft small", exact ? `[${low.toFixed(1)}, ${high.toFixed(1)}]` : "")];
+    }));
+  };
+  return { box, show };
+}
+
 // The last tokens above the threshold and the first ones below it.
 function makeBoundary() {
   const box = element("div", "boundary");

@@ -25,6 +25,7 @@ from ifguide.study.variants import BASELINES, edit_name, edit_recipe, is_edit, r
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.format import column, count, count_of, duration, plain, score, selection_title, share
 from ifguide.ui.loaders import Loaded
+from ifguide.ui.threshold import groups_panel
 from ifguide.ui.threshold.tuning import Tuning
 
 TRAIN_HELP = (
@@ -79,6 +80,8 @@ def show_bar(
             st.session_state["noticed"] = [notice, settings]
         notice, of = st.session_state.get("noticed", ("", None))  # stays until a control moves
         st.caption(notice if of == settings else state, width="content")
+        if warning := groups_panel.warn_of_groups(loaded, settings):
+            st.caption(f":orange[:material/groups:] {plain(warning)}", width="content")
         st.space("stretch")
         for label, icon in (("Undo", "undo"), ("Reset", "restart_alt")):
             layout.button(label, f"step_{label}", icon, steps[label], disabled=steps[label] is None)

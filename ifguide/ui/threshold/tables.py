@@ -1,4 +1,4 @@
-"""Rows of the Threshold page's tables: documents, words, sources. No streamlit here."""
+"""Rows of the Threshold page's tables: documents, words, sources, groups of people. No streamlit here."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,10 +8,12 @@ import pyarrow as pa
 
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.data.words import WordCount
+from ifguide.selection.audit import Interval
 from ifguide.selection.coverage import expand_intervals
 from ifguide.selection.index import Resolved
+from ifguide.study.analysis.groups import GroupShare
 from ifguide.ui.excerpts import excerpt_around
-from ifguide.ui.format import column, count, score, share
+from ifguide.ui.format import column, count, number, score, share
 
 MIN_FOR_LIFT = 3
 """Words selected less often come last when sorted by lift, which means little for them."""
@@ -37,6 +39,15 @@ SOURCE_COLUMNS = [
     _sorting("Share", note="Share of its tokens that is selected"),
     _sorting("Lift", note="How many times likelier a token of this source is selected than an average token"),
 ]
+GROUP_COLUMNS = [
+    _sorting("Group", "text"),
+    _sorting("Mentions", note="Tokens of words that name the group"),
+    _sorting("Selected", "bar", "Mentions that are selected"),
+    _sorting("Ratio", "interval", "Share of its mentions that is selected over that of all tokens"),
+    _sorting("Documents", note="Documents that mention the group"),
+    column("Ratio of documents", "interval", "Share of them with a selected token over that of all documents"),
+]
+UNMARKED = _sorting("Not toxic", note="Selected mentions that people did not mark as toxic")
 _DOCUMENT = [column("Document", "text"), column("Source", "text")]
 _SELECTED = column(
     "Selected", note="Selected tokens: those above the threshold and their neighbours, within the budget"
@@ -85,6 +96,24 @@ def _counted_row(name: str, selected: int, total: int, lift: float, most: int, *
         "cells": [name, [count(selected), selected / most], count(total), share(part), f"{lift:,.1f}×"],
         "sort": [name, selected, total, part, lift if sort_lift else None],
     }
+
+
+def group_table(shares: Sequence[GroupShare]) -> tuple[list[dict], list[dict]]:
+    """Columns, and a row for each group."""
+    most, rows = max((one.n_selected for one in shares), default=0) or 1, []
+    for one in shares:
+        cells: list = [one.name, count(one.n_mentions), [count(one.n_selected), one.n_selected / most]]
+        cells += [_ratio(one.ratio), count(one.n_documents), _ratio(one.documents_ratio)]
+        order = [one.name, one.n_mentions, one.n_selected, one.ratio.value, one.n_documents, one.documents_ratio.value]
+        if one.n_unmarked is not None:
+            cells.append(count(one.n_unmarked))
+            order.append(one.n_unmarked)
+        rows.append({"key": one.name, "cells": cells, "sort": order})
+    return GROUP_COLUMNS + [UNMARKED] * any(one.n_unmarked is not None for one in shares), rows
+
+
+def _ratio(interval: Interval) -> list[str]:
+    return [f"{number(interval.value, 1)}×", f"[{number(interval.low, 1)}, {number(interval.high, 1)}]"]
 
 
 def ranked_rows(corpus: TokenizedCorpus, scores: np.ndarray, exact: Resolved, places: slice | np.ndarray) -> list[dict]:

@@ -1,0 +1,71 @@
+"""Groups of people on the Threshold page: how often a selection takes the words that name them."""
+
+import numpy as np
+import streamlit as st
+
+from ifguide.study.analysis.groups import LEAST, OWN_LIST, mention_counts
+from ifguide.ui import components
+from ifguide.ui.format import count, count_of, number
+from ifguide.ui.loaders import MENTIONS_UP_TO, Loaded, remembered
+from ifguide.ui.threshold.tables import group_table
+
+AT_ONCE = 6
+"""Groups beside the board: those taken most often."""
+KNOTS = 48
+"""Places at which the board knows a group's rate while the handle moves."""
+
+
+@remembered(8)
+def mention_ratios(loaded: Loaded, kind: str, window: int, above: tuple[int, ...], covered: tuple[int, ...]) -> dict:
+    """Group -> its ratio at places of the board's knots: the tokens above, and the tokens covered with a window."""
+    index, mentions = loaded.index(kind), loaded.mentions()
+    thresholds = np.array([index.locate(n)[0] for n in above])
+    counts = mention_counts(loaded.corpus(), loaded.scores(kind), thresholds, window, mentions)
+    usual = np.asarray(covered) / index.n_valid
+    return {group.name: (n / len(group.tokens) / usual).tolist() for group, n in zip(mentions, counts, strict=True)}
+
+
+def board_groups(loaded: Loaded, settings: dict, knots: dict) -> dict:
+    """What the board draws: `rows` of the groups taken most often, each with its exact ratio and its `ratios` at some
+    numbers of tokens `above`, which leave a budget out."""
+    window, above, ratios = settings["window"], (), {}
+    shares = loaded.group_shares(settings)[:AT_ONCE]
+    if shares and window < len(knots["covered"]):
+        every = [pair for pair in zip(knots["above"], knots["covered"][window], strict=True) if pair[1]]
+        above, covered = zip(
+            *(every[i] for i in np.unique(np.linspace(0, len(every) - 1, KNOTS).astype(int))), strict=True
+        )
+        ratios = mention_ratios(loaded, settings["attribution"], window, above, covered)
+    rows = [
+        {"name": one.name, "often": one.often, "ratios": ratios.get(one.name, [])}
+        | {end: round(value, 3) for end, value in zip(("ratio", "low", "high"), one.ratio, strict=True)}
+        for one in shares
+    ]
+    return {"above": list(above), "rows": rows}
+
+
+def show_groups(loaded: Loaded, settings: dict) -> None:
+    """The table of all groups."""
+    if loaded.corpus().n_tokens > MENTIONS_UP_TO:
+        st.caption(f"Corpora of more than {count(MENTIONS_UP_TO)} tokens are not searched for groups.")
+        return
+    shares = loaded.group_shares(settings)
+    columns, rows = group_table(shares)
+    empty = f"No group is mentioned {LEAST} times."
+    components.record_table(columns, rows, key="groups", label="Groups mentioned", empty=empty, sort=(3, True))
+    st.caption(
+        "A mention is a token of a word that names the group. Ratio: the share of its mentions that is selected, over"
+        " the share of all tokens; 95% intervals over documents. The words name people in good and in bad sentences:"
+        f" read some before you judge. Your own list: put `{OWN_LIST}` into the study's folder."
+    )
+
+
+def warn_of_groups(loaded: Loaded, settings: dict) -> str:
+    """What a reader is told before saving a selection that takes a group's mentions far more often than other tokens;
+    empty if it takes none so."""
+    often = [one for one in loaded.group_shares(settings) if one.often]
+    if not often:
+        return ""
+    first, others = often[0], len(often) - 1
+    more = f", and of {count_of(others, 'other group')}" if others else ""
+    return f"Takes mentions of {first.name} {number(first.ratio.value, 1)}× as often as other tokens{more}: see Groups"

@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pytest
+
+from ifguide.errors import InputError
+from ifguide.study.analysis.groups import OWN_LIST, Mentions, find_mentions, group_shares, mention_counts, read_groups
+from ifguide.study.reading import Study
+from ifguide.study.stages.select import open_index
+from tests.app.fake_study import LONG_ID, write_study
+
+LISTS = {"Fools": ["Idiot", "stupid fool"], "Neighbours": ["neighbour", "mayor", "teacher"], "Nobody": ["zebra"]}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("groups")
+    write_study(cache)
+    study = Study.open("fake", cache)
+    (study.root / OWN_LIST).write_text(json.dumps({"groups": LISTS}))
+    return study
+
+
+@pytest.fixture(scope="module")
+def mentions(study):
+    return find_mentions(study.corpus(), read_groups(study))
+
+
+def test_mentions_are_the_tokens_of_whole_words_in_any_case(study, mentions):
+    corpus = study.corpus()
+    assert [group.name for group in mentions] == ["Fools", "Neighbours"]
+    for group in mentions:
+        tokens = {int(t) for t in group.tokens}
+        for document in range(corpus.n_documents):
+            text, start = corpus.document(document).text.lower(), int(corpus.offsets[document])
+            for word in map(str.lower, LISTS[group.name]):
+                at = text.find(word)
+                if at >= 0 and text[at + len(word) : at + len(word) + 1] in (".", ",", " ", ""):
+                    part = range(start + 1, int(corpus.offsets[document + 1]))
+                    touched = {t for t in part if corpus.char_start[t] < at + len(word) and corpus.char_end[t] > at}
+                    assert touched <= tokens
+        assert np.array_equal(np.searchsorted(corpus.offsets, group.tokens, "right") - 1, group.documents)
+
+
+@pytest.mark.parametrize(("window", "budget"), [(0, 0), (2, 0), (1, 30)])
+def test_shares_and_the_preview_count_what_the_mask_holds(study, mentions, window, budget):
+    corpus, index = study.corpus(), open_index(study, "own_loss")
+    exact = index.resolve({"tokens_above": 60, "window": window, "max_tokens": budget})
+    mask, n_valid = index.mask(exact), index.n_valid
+    shares = {one.name: one for one in group_shares(corpus, np.flatnonzero(mask), n_valid, mentions)}
+    previewed = mention_counts(corpus, study.scores("own_loss"), np.array([exact.threshold]), window, mentions)
+    for group, counts in zip(mentions, previewed, strict=True):
+        one, hit = shares[group.name], exact.taken[np.unique(group.documents)] > 0
+        assert one.n_selected == mask[group.tokens].sum() and one.n_hit == hit.sum()
+        assert one.ratio.value == pytest.approx(mask[group.tokens].mean() / (mask.sum() / n_valid))
+        assert one.documents_ratio.value == pytest.approx(hit.mean() / (exact.taken > 0).mean())
+        assert one.n_unmarked == (mask & ~np.asarray(corpus.in_span))[group.tokens].sum()
+        if not budget:
+            assert counts.tolist() == [one.n_selected]
+    if not budget:
+        assert shares["Fools"].ratio.low > 2 and shares["Fools"].often and not shares["Neighbours"].often
+
+
+def test_intervals_hold_the_ratio_as_often_as_they_say(study):
+    """Selections that do not look at groups: about 95% of the intervals hold 1."""
+    corpus, generator = study.corpus(), np.random.default_rng(0)
+    [places] = find_mentions(corpus, {"Places": ["library", "station", "market"]})
+    short = places.documents != corpus.index_of(LONG_ID)  # half of the mentions are in that one document
+    group, valid = Mentions("Places", places.tokens[short], places.documents[short]), np.flatnonzero(corpus.valid())
+    holds = 0
+    for _ in range(300):
+        selected = np.sort(generator.choice(valid, len(valid) // 5, replace=False))
+        [one] = group_shares(corpus, selected, len(valid), [group])
+        holds += one.ratio.low <= 1 <= one.ratio.high
+    assert 0.91 <= holds / 300 <= 0.99
+
+
+def test_nothing_selected_of_a_group_leaves_an_upper_bound_and_nothing_at_all_leaves_no_claim(study, mentions):
+    corpus, n_valid = study.corpus(), int(study.corpus().valid().sum())
+    others = np.setdiff1d(np.flatnonzero(corpus.valid()), np.concatenate([g.tokens for g in mentions]))[:50]
+    for one in group_shares(corpus, others, n_valid, mentions):
+        assert one.ratio[:2] == (0, 0) and 0 < one.ratio.high < np.inf
+    for one in group_shares(corpus, others[:0], n_valid, mentions):
+        assert one.ratio == (1, 0, np.inf) and not one.often
+
+
+def test_a_list_in_another_form_is_refused_with_its_path(study):
+    place = study.root / OWN_LIST
+    before = place.read_text()
+    for text in ("[]", '{"groups": ["woman"]}', '{"groups": {"Women": 3}}', "no JSON"):
+        place.write_text(text)
+        with pytest.raises(InputError, match=OWN_LIST):
+            read_groups(study)
+    place.unlink()
+    assert "Women" in read_groups(study)
+    place.write_text(before)
