@@ -1,9 +1,10 @@
 """`ifguide suppress`, `evaluate` and `compare`: train without a selection, measure a model, and measure other ways."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
-from typer import Option, echo
+from typer import Argument, Option, echo
 
 from ifguide.cli.options import Answer, SelectionName, StudyName, read_share, split_names
 from ifguide.cli.running import follow_run, open_study
@@ -95,6 +96,23 @@ def edit(
     return Answer(values, f"{text}\n\n{comparison_table(study, [BASE, model])}\n\n{INTERVALS}")
 
 
+def adapter(
+    name: StudyName,
+    model: Annotated[str, Argument(help="An edited or retrained model.")],
+    out: Annotated[Path, Option(metavar="FOLDER", help="A new folder.")],
+    rank: Annotated[int, Option(min=1, help="Of each layer's change.")] = 16,
+) -> Answer:
+    """Save an edited model as a low-rank adapter.
+
+    It is a folder of PEFT, a few megabytes, for the base model. docs/results/edit.md says which ranks keep an edit's effect. A retraining changes the weights in more directions.
+    """
+    from ifguide.study.sharing.adapter import write_adapter
+
+    kept = write_adapter(open_study(name), model, out, rank)
+    text = f"wrote {model} to {out}: rank {rank} keeps {kept:.1%} of the squared change of the weights"
+    return Answer({"study": name, "model": model, "folder": str(out), "rank": rank, "kept": kept}, text)
+
+
 def sweep(
     name: StudyName,
     points: Annotated[int, Option(min=1, help="Thresholds.")] = 5,
@@ -177,4 +195,4 @@ def _cell(value: str | int | float | None) -> str:
     return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-COMMANDS = (suppress, edit, sweep, evaluate, compare)
+COMMANDS = (suppress, edit, adapter, sweep, evaluate, compare)

@@ -5,13 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
-from ifguide.errors import ConfigError, StaleError
+from ifguide.errors import ConfigError, InputError, StaleError
 from ifguide.models.loading import load_model
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build, create_study, edit_model, run_study
 from ifguide.study.reading import Study
+from ifguide.study.sharing.adapter import write_adapter
 from ifguide.study.stages.editing import edited_tokens, token_sequences
 from ifguide.study.stages.select import save_mask, save_selection
 from ifguide.study.variants import edit_name, edit_recipe
@@ -139,3 +141,24 @@ def test_what_cannot_be_edited_is_refused_and_the_settings_stay(study):
     with pytest.raises(StaleError, match="ifguide select"):
         edit_model(study, "cut", edit_recipe(config, "nothing-like-it", {}))
     assert Study.open("tiny", study.root.parent).config == config
+
+
+def test_an_adapter_of_full_rank_is_the_edited_model_and_a_lower_one_is_closer_than_the_base(study, tmp_path):
+    peft = pytest.importorskip("peft")
+    study = edit_model(study, "cut", edit_recipe(study.config, "default", {"perplexity_budget": 0.05}))
+    place = str(study.folder(Unit("model")) / "final")
+    ids = torch.arange(2, 12).unsqueeze(0)
+    plain, edited = (
+        load_model(path)(ids).logits for path in (place, str(study.folder(Unit("suppress", "cut")) / "final"))
+    )
+    errors = []
+    for rank in (2, 64):
+        kept = write_adapter(study, "cut", tmp_path / f"rank-{rank}", rank)
+        assert (0 < kept < 1) if rank == 2 else kept == pytest.approx(1)
+        adapted = peft.PeftModel.from_pretrained(load_model(place), str(tmp_path / f"rank-{rank}"))
+        errors.append(float((adapted(ids).logits.detach() - edited).abs().max()))
+    assert errors[1] < 1e-4 < errors[0] < float((plain - edited).abs().max())
+    with pytest.raises(InputError, match="new folder"):
+        write_adapter(study, "cut", tmp_path / "rank-2")
+    with pytest.raises(ConfigError, match="base model"):
+        write_adapter(study, "base", tmp_path / "other")
