@@ -104,7 +104,8 @@ def adapter(
 ) -> Answer:
     """Save an edited model as a low-rank adapter.
 
-    It is a folder of PEFT, a few megabytes, for the base model. docs/results/edit.md says which ranks keep an edit's effect. A retraining changes the weights in more directions.
+    The folder is PEFT's, a few megabytes, for the base model. docs/results/edit.md says which ranks keep an edit's
+    effect. A retraining changes the weights in more directions.
     """
     from ifguide.study.sharing.adapter import write_adapter
 

@@ -83,6 +83,7 @@ def test_answers_have_the_promised_keys(ask, cache, tmp_path):
         "evaluate": ["tiny"],
         "suppress": ["tiny"],
         "edit": ["tiny", "--perplexity", "2%"],
+        "adapter": ["tiny", "default-edited", "--out", tmp_path / "adapter"],
         "sweep": ["tiny", "--points", 1, "--from", 9, "--to", 9],
         "compare": ["tiny", "--with", "masked"],
         "rows": [inputs / "corpus.jsonl"],
