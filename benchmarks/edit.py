@@ -45,6 +45,8 @@ from ifguide.study.stages.checkpoints import place_model, study_tokenizer
 from ifguide.study.stages.evaluating import load_study_scorer, read_heldout, split_heldout, study_prompts
 
 RESULTS = Path("docs/results/runs/edits")
+UNTOUCHED = "untouched"
+"""The model that was fine-tuned, before it saw the corpus."""
 
 
 def main() -> None:
@@ -58,6 +60,7 @@ def main() -> None:
     parser.add_argument("--curvatures", nargs="+", default=["final"], choices=("final", "checkpoint"))
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.01, 0.02, 0.05])
     parser.add_argument("--ranks", type=int, nargs="+", default=[0], help="ranks of a layer's step; 0: whole")
+    parser.add_argument("--untouched", action="store_true", help="measure the model before any of this as well")
     parser.add_argument("--onto", default="", help="a retrained model that gets the same steps")
     parser.add_argument("--half", default="", choices=("", "tune", "report"), help="prompts to complete")
     parser.add_argument("--data", type=Path, help="folder of the public data sets, for the second judge of real text")
@@ -113,6 +116,10 @@ class Edits:
         self.before = None
         if key not in self.done:
             self.keep(key, {}, self.measure(self.model))
+        key = (self.seed, self.options.half, UNTOUCHED, "", 0.0, 0.0)
+        if self.options.untouched and key not in self.done:
+            start = self.study.config.model
+            self.keep(key, {}, self.measure(place_model(self.study, start.source, start.revision, dtype="float32")))
         self.onto = None
         if name := self.options.onto:
             build(self.study, [Unit("suppress", name)], progress=Progress())
@@ -193,6 +200,9 @@ def read_lines(folder: Path, names: list[str]) -> pd.DataFrame:
     for figure in ("emt", "tp", "second_emt"):
         if figure in rows:
             rows[f"{figure}_of_base"] = rows[figure].to_numpy() / base[figure].reindex(keys).to_numpy()
+    untouched = rows[rows.tokens == UNTOUCHED].set_index(pair)["emt"].reindex(keys).to_numpy()
+    before = base["emt"].reindex(keys).to_numpy()
+    rows["added_gone"] = (before - rows["emt"].to_numpy()) / (before - untouched)
     rows["rise"] = rows["perplexity"].to_numpy() / base["perplexity"].reindex(keys).to_numpy() - 1
     return rows
 
@@ -202,6 +212,8 @@ def table(rows: pd.DataFrame, half: str) -> str:
     rows = rows[rows.half == half]
     columns = {"emt": "{:.3f}", "emt_of_base": "{:.3f}", "second_emt_of_base": "{:.3f}", "rise": "{:+.1%}"}
     columns = {key: form for key, form in columns.items() if key in rows} | {"seconds": "{:.0f}"}
+    if rows["added_gone"].notna().any():
+        columns["added_gone"] = "{:.0%}"
     heads = ["tokens", "curvature", "damping", "budget", "models", *(key.replace("_", " ") for key in columns)]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for key, group in rows.groupby(["tokens", "curvature", "damping", "budget"], sort=True):
