@@ -158,12 +158,12 @@ def test_factors_are_float32_or_better(case, dtype):
 
 
 def test_bfloat16_models_accumulate_in_float32(monkeypatch):
-    """2,000 small batches: a sum in float32 stays within 2%, the same sum in bfloat16 is off by a quarter."""
+    """700 small batches: a sum in float32 stays within 2%, the same sum in bfloat16 is off by more."""
     model = tiny_model("llama", dtype=torch.bfloat16)
     exact_model = copy.deepcopy(model).double()  # the same rounded weights
     name = "model.layers.0.mlp.down_proj"
     generator = np.random.default_rng(0)
-    sequences = [Sequence(generator.integers(1, 40, size=2), np.arange(2)) for _ in range(2000)]
+    sequences = [Sequence(generator.integers(1, 40, size=2), np.arange(2)) for _ in range(700)]
 
     def covariances(of, tokens_per_batch):
         modules = {name: tracked_modules(of)[name]}
@@ -175,7 +175,7 @@ def test_bfloat16_models_accumulate_in_float32(monkeypatch):
     assert max(relative_error(a, b) for a, b in zip(ours, truth, strict=True)) <= 0.02
     monkeypatch.setattr(ekfac, "accumulation_dtype", lambda model: torch.bfloat16)
     worse = covariances(model, 2)
-    assert min(relative_error(a, b) for a, b in zip(worse, truth, strict=True)) > 0.1
+    assert min(relative_error(a, b) for a, b in zip(worse, truth, strict=True)) > 0.05
 
 
 @every_model
