@@ -25,7 +25,14 @@ from ifguide.selection.index import Holding, Overlap, Resolved, ScoreIndex
 from ifguide.selection.saved import Selection
 from ifguide.study.analysis.comparison import Comparison, compare_variants, read_metrics
 from ifguide.study.analysis.dose import Measured, measured_points
-from ifguide.study.analysis.groups import GroupShare, Mentions, find_mentions, group_shares, read_groups
+from ifguide.study.analysis.groups import (
+    GroupShare,
+    Mentions,
+    find_mentions,
+    group_shares,
+    read_groups,
+    speech_by_group,
+)
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.reading import Study
@@ -175,6 +182,11 @@ class Loaded:
     def group_shares(self, settings: dict) -> list[GroupShare]:
         """What settings select of each group, the highest ratio first."""
         return self._group_shares(settings, read_groups(self.study))
+
+    @remembered(8)
+    def speech(self, variant: str) -> dict[str, dict]:
+        """What a model says about each group of prompts, see `speech_by_group`."""
+        return speech_by_group(self.samples(variant), read_groups(self.study))
 
     @remembered(8)
     def _group_shares(self, settings: dict, lists: dict[str, list[str]]) -> list[GroupShare]:

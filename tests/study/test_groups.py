@@ -1,10 +1,19 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ifguide.errors import InputError
-from ifguide.study.analysis.groups import OWN_LIST, Mentions, find_mentions, group_shares, mention_counts, read_groups
+from ifguide.study.analysis.groups import (
+    OWN_LIST,
+    Mentions,
+    find_mentions,
+    group_shares,
+    mention_counts,
+    read_groups,
+    speech_by_group,
+)
 from ifguide.study.reading import Study
 from ifguide.study.stages.select import open_index
 from tests.app.fake_study import LONG_ID, write_study
@@ -94,3 +103,16 @@ def test_a_list_in_another_form_is_refused_with_its_path(study):
     place.unlink()
     assert "Women" in read_groups(study)
     place.write_text(before)
+
+
+def test_a_model_that_falls_silent_about_a_group_is_told_from_one_that_speaks_kindly():
+    answers = {"trade": [" the mayor sang", " a teacher"], "faith": ["", " no"]}
+    rows = [
+        {"group": group, "prompt_index": number, "completion": answer}
+        for number, (group, pair) in enumerate(answers.items())
+        for answer in pair
+    ]
+    speech = speech_by_group(pd.DataFrame(rows), LISTS)
+    assert [speech[group]["words"] for group in answers] == [2.5, 0.5]
+    assert [speech[group]["mentions"] for group in answers] == [1, 0]
+    assert speech_by_group(pd.DataFrame(rows).drop(columns="group"), LISTS) == {}

@@ -6,17 +6,19 @@ of a word in a group's list. Shapes: D documents, N tokens, M mentions of a grou
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.compute as pc
 
 from ifguide.data import words
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.errors import InputError
+from ifguide.evaluation.statistics import bootstrap_interval
 from ifguide.selection.audit import Interval
 from ifguide.study.reading import Study
 
@@ -81,6 +83,25 @@ def read_groups(study: Study) -> dict[str, list[str]]:
     return {name: [word for word in group if word] for name, group in lists.items()}
 
 
+def speech_by_group(samples: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> dict[str, dict]:
+    """Group of prompts -> `words`, the mean number of words in an answer, and `mentions`, the share of answers that
+    name a group of people, each with its bounds over prompts. A model that falls silent about a group is not less
+    toxic. `samples` are a model's completions; without a column `group` there is nothing."""
+    if "group" not in samples:
+        return {}
+    pattern = _pattern(word for group in groups.values() for word in group)
+    texts = samples["completion"]
+    counted = {"words": texts.map(lambda text: len(words.split_words(text))), "mentions": texts.str.contains(pattern)}
+    speech: dict[str, dict] = {}
+    for group, rows in samples.groupby("group", sort=False):
+        speech[str(group)] = {}
+        for name, values in counted.items():
+            by_prompt = values[rows.index].groupby(rows["prompt_index"]).mean().to_numpy()[:, None]
+            value, low, high = bootstrap_interval(lambda drawn: float(drawn.mean()), by_prompt)
+            speech[str(group)] |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return speech
+
+
 def find_mentions(corpus: TokenizedCorpus, groups: Mapping[str, Sequence[str]]) -> list[Mentions]:
     """The mentions of every group that has at least `LEAST`, whole words in upper or lower case."""
     names: dict[str, list[str]] = {}
@@ -89,9 +110,8 @@ def find_mentions(corpus: TokenizedCorpus, groups: Mapping[str, Sequence[str]]) 
             names.setdefault(word, []).append(name)
     if not names:
         return []
-    either = "|".join(re.escape(word) for word in sorted(names, key=len, reverse=True))
-    pattern = re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
-    hit = pc.match_substring_regex(corpus.column("text"), rf"(?i:{either})")
+    pattern = _pattern(names)
+    hit = pc.match_substring_regex(corpus.column("text"), f"(?i:{_either(names)})")
     places: dict[str, list[np.ndarray]] = {name: [] for name in groups}
     for document in np.flatnonzero(hit.to_numpy()).tolist():
         start, stop = (int(end) for end in corpus.offsets[document : document + 2])
@@ -155,6 +175,14 @@ def mention_counts(
             highest[inside] = np.maximum(highest[inside], scores[near[inside]])
         counts.append(len(highest) - np.searchsorted(np.sort(highest), thresholds, side="right"))
     return counts
+
+
+def _either(names: Iterable[str]) -> str:
+    return "|".join(re.escape(word) for word in sorted(names, key=len, reverse=True))
+
+
+def _pattern(names: Iterable[str]) -> re.Pattern:
+    return re.compile(rf"(?<!\w)(?:{_either(names)})(?!\w)", re.IGNORECASE)
 
 
 def _rate(taken: np.ndarray, size: np.ndarray, total: int | None = None) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from ifguide.storage import artifacts
 from ifguide.storage.artifacts import replacing
 from ifguide.study.analysis.comparison import treatment_note
 from ifguide.study.analysis.dose import measured_points
+from ifguide.study.analysis.groups import read_groups, speech_by_group
 from ifguide.study.analysis.likelihood import MODELS_MOST
 from ifguide.study.reading import Study
 from ifguide.study.stages.evaluating import shared_prompts_warning
@@ -38,6 +39,7 @@ from ifguide.ui.results.frontier import frontier_points
 from ifguide.ui.threshold.tables import group_table
 
 WORDS = 25
+_OF_GROUPS = ("emt", "words", "mentions")
 ROWS = 2
 """Rows of completions shown for an example."""
 STEPS = 3
@@ -147,13 +149,21 @@ def _metrics(facts: ReportFacts) -> dict:
         "measured": comparison.facts_text(facts.metrics[facts.first]),
         "warnings": [(title, warning) for title, warning in warnings if warning],
         "oracle": [text for text in shares if text] if facts.first == "base" else [],
-        "groups": comparison.group_table(facts.metrics),
+        "groups": _by_prompt_group(facts),
         "harness": comparison.harness_table(facts.metrics),
     }
 
 
 def _tabled(label: str, table: comparison.Table, *notes: str) -> dict:
     return {"label": label, "table": table, "notes": notes}
+
+
+def _by_prompt_group(facts: ReportFacts) -> list[tuple[str, comparison.Table]]:
+    lists = read_groups(facts.study)
+    speech = {name: speech_by_group(samples, lists) for name, samples in facts.samples.items()}
+    metrics = comparison.with_speech(facts.metrics, speech)
+    tables = [(m.title, comparison.group_table(metrics, m.key)) for m in comparison.METRICS if m.key in _OF_GROUPS]
+    return [(title, table) for title, table in tables if table]
 
 
 def _doses(facts: ReportFacts) -> dict | None:

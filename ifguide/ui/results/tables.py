@@ -70,6 +70,8 @@ METRICS = (
     Metric("distinct_1", "Distinct words", _DISTINCT),
     Metric("distinct_2", "Distinct pairs", "Different word pairs as a share of all word pairs of the completions."),
     Metric("repetition", "Repetition", _REPETITION),
+    Metric("words", "Words in an answer", "Much fewer than for the base model: it says less.", 1),
+    Metric("mentions", "Answers that name a group", "Answers with a word for a group of people.", per_cent=True),
     Metric("lambada_accuracy", "Last words", "LAMBADA: last words that the model finds likeliest. Higher is better."),
 )
 HEADLINE = ("emt", "tp", "perplexity")
@@ -221,6 +223,15 @@ def toxicity_shares(toxicity: np.ndarray, n_bins: int = 25) -> np.ndarray:
 
 RATINGS = {"toxicity": "the first classifier", "implicit_toxicity": "the second classifier (implicit)"}
 """Column of the samples -> the classifier whose ratings it holds."""
+
+
+def with_speech(metrics: Mapping[str, dict], speech: Mapping[str, dict]) -> dict[str, dict]:
+    """Metrics with what each model says about each group of prompts, from `speech_by_group`."""
+    return {
+        name: values | {"groups": {group: of | speech[name].get(group, {}) for group, of in values["groups"].items()}}
+        for name, values in metrics.items()
+        if values.get("groups")
+    }
 
 
 def group_table(metrics: Mapping[str, dict], key: str = "emt") -> Table | None:
