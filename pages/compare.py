@@ -36,10 +36,8 @@ def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> N
             )
     if note := treatment_note(loaded.study, names):
         st.warning(plain(note), icon=":material/warning:")
-    if first == "base":
-        shares = [comparison.oracle_text(name, difference.share_of_oracle) for name, difference in differences.items()]
-        if any(shares):
-            st.caption(plain(" ".join(filter(None, shares))))
+    if first == "base" and (shares := comparison.share_texts(differences)):
+        st.caption(plain(" ".join(shares)))
     if comparison.group_table(metrics):
         with st.expander("By group of prompts"):
             metrics = comparison.with_speech(metrics, {name: loaded.speech(name) for name in names})

@@ -7,7 +7,7 @@ from ifguide.config.attributions import attributions
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import StudyConfig
-from ifguide.study.variants import BASELINES, STEERED
+from ifguide.study.variants import BASELINES, STEERED, UNTOUCHED
 
 READ_BY_SCORES = ("corpus", "queries", "model", "factors", "direction", "scores")
 """What has to be whole before scores can be recomputed."""
@@ -61,8 +61,9 @@ def default_setting(key: str):
 
 
 def weights_unit(model: str) -> Unit:
-    """The artefact that holds the weights of an evaluated model; the steered one speaks with the base model's."""
-    return Unit("model") if model in (BASE, STEERED) else Unit("suppress", model)
+    """The artefact that holds the weights of an evaluated model; the steered one speaks with the base model's, and
+    the untouched one is what that was made from."""
+    return Unit("model") if model in (BASE, STEERED, UNTOUCHED) else Unit("suppress", model)
 
 
 def can_be_made_again(config: StudyConfig, selection: str) -> bool:

@@ -40,10 +40,15 @@ PREFERENCE = "dpo"
 STEERED = "steered"
 """The base model, unchanged, with a classifier that helps to choose its words (reward-augmented decoding)."""
 
+UNTOUCHED = "untouched"
+"""The model that was fine-tuned, as it was before it saw the corpus: how toxic one is that learned none of it."""
+UNSELECTED = (BASE, PREFERENCE, STEERED, UNTOUCHED)
+"""Models that no selection made."""
+
 RETRAINED = ("random", "oracle", *attributions(), *BASELINES, *METHODS)
 """Everything `ifguide compare` can train on the corpus beside the default, in the order of its table."""
 
-OTHERS = (*RETRAINED, PREFERENCE, STEERED)
+OTHERS = (*RETRAINED, PREFERENCE, STEERED, UNTOUCHED)
 """Everything that it can compare with."""
 RESERVED = (BASE, "suppressed", DEFAULT, *OTHERS)
 """Names that no selection or variant of the user's can have."""
@@ -66,7 +71,7 @@ def recipe(config: "StudyConfig", name: str) -> "VariantConfig":
 
 def is_edit(config: "StudyConfig", name: str) -> bool:
     """Whether a model is edited, not trained."""
-    return name not in (BASE, PREFERENCE, STEERED) and recipe(config, name).method == "edit"
+    return name not in UNSELECTED and recipe(config, name).method == "edit"
 
 
 def edit_recipe(config: "StudyConfig", selection: str, changes: dict) -> "VariantConfig":
@@ -95,6 +100,7 @@ def possible_models(config: "StudyConfig", has_spans: bool) -> list[str]:
     scored = {*computed_kinds(config.scores), *config.imported} - {config.selection.attribution}
     names = [name for name in (*OTHERS, *config.imported, *config.variants) if name != "oracle" or has_spans]
     names = [name for name in names if name not in (*attributions(), *config.imported) or name in scored]
+    names = [name for name in names if name != UNTOUCHED or config.model.mode == "finetune"]
     return [name for name in names if name not in METHODS or recipe(config, name) != usual]
 
 

@@ -38,7 +38,7 @@ from ifguide.study.freshness import study_fingerprint
 from ifguide.study.reading import Study
 from ifguide.study.stages.document_table import scale_middle
 from ifguide.study.stages.select import open_index
-from ifguide.study.variants import is_edit
+from ifguide.study.variants import UNTOUCHED, is_edit
 
 if TYPE_CHECKING:
     import pandas
@@ -162,7 +162,7 @@ class Loaded:
     @remembered(16, "Comparing the models…")
     def difference(self, left: str, right: str) -> Comparison:
         """The right model compared with the left one, prompt by prompt, with 95% intervals."""
-        names = {left, right} | ({"oracle"} & set(self.study.evaluation_names()))
+        names = {left, right} | ({"oracle", UNTOUCHED} & set(self.study.evaluation_names()))
         samples = {name: self.samples(name) for name in names}
         heldout = {name: self.study.heldout_losses(name) for name in (left, right)}
         return compare_variants(samples, base=left, heldout=heldout, only=right)[0]

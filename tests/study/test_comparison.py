@@ -5,6 +5,7 @@ import pytest
 from ifguide.errors import InputError
 from ifguide.evaluation.statistics import emt, tp
 from ifguide.study.analysis.comparison import compare_variants, scores_matrix
+from ifguide.ui.results.tables import share_texts
 
 
 def samples(scores, prompts=None, seed=0):
@@ -44,6 +45,16 @@ def test_each_variant_against_the_base():
     assert default.emt.value == pytest.approx(emt(BASE) - emt(BASE - 0.1))
     assert default.tp.value == pytest.approx(tp(BASE) - tp(BASE - 0.1))
     assert default.share_of_oracle.value == pytest.approx(0.25) and oracle.share_of_oracle.value == 1.0
+
+
+def test_the_share_of_what_training_added_is_against_the_untouched_model():
+    variants = {"base": samples(BASE), "default": samples(BASE - 0.3, seed=1), "untouched": samples(BASE - 0.2, seed=2)}
+    default, untouched = compare_variants(variants)
+    assert default.share_of_added.value == pytest.approx(1.5) and untouched.share_of_added.value == 1.0
+    [text] = share_texts({"default": default, "untouched": untouched})
+    assert "150" in text and "added" in text
+    assert all(c.share_of_added is None for c in compare_variants(variants | {"untouched": samples(BASE)}))
+    assert all(c.share_of_added is None for c in compare_variants(variants, base="untouched"))
 
 
 def test_without_an_oracle_there_is_no_share():

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ifguide.errors import ConfigError, InputError, StaleError
-from ifguide.models.loading import load_model
+from ifguide.evaluation.fluency import heldout_losses
+from ifguide.models.loading import load_model, load_tokenizer
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build, create_study, edit_model, run_study
@@ -16,7 +17,7 @@ from ifguide.study.reading import Study
 from ifguide.study.sharing.adapter import write_adapter
 from ifguide.study.stages.editing import edited_tokens, token_sequences
 from ifguide.study.stages.select import save_mask, save_selection
-from ifguide.study.variants import edit_name, edit_recipe
+from ifguide.study.variants import edit_name, edit_recipe, possible_models
 from tests.small_study import changed
 from tests.tiny_study import HELDOUT, build_to_edit, save_tiny_model, tiny_config, write_tiny_inputs
 
@@ -162,3 +163,14 @@ def test_an_adapter_of_full_rank_is_the_edited_model_and_a_lower_one_is_closer_t
         write_adapter(study, "cut", tmp_path / "rank-2")
     with pytest.raises(ConfigError, match="base model"):
         write_adapter(study, "base", tmp_path / "other")
+
+
+def test_the_untouched_model_is_what_the_base_was_made_from(study):
+    assert study.config.model.mode == "finetune" and "untouched" in possible_models(study.config, has_spans=False)
+    build(study, [Unit("evaluate", "untouched")])
+    source = study.resolve(study.config.model.source)
+    losses = heldout_losses(load_model(source), load_tokenizer(source), HELDOUT)
+    before, after = (study.metrics(name)["perplexity"] for name in ("untouched", "base"))
+    assert before == pytest.approx(float(np.exp(losses.nats.sum() / losses.tokens.sum()))) != after
+    scratch = changed(study, "model.mode=scratch")
+    assert "untouched" not in possible_models(scratch.config, has_spans=False)

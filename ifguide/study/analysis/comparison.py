@@ -13,7 +13,7 @@ from ifguide.evaluation import statistics
 from ifguide.evaluation.statistics import Interval, paired_perplexity_difference, share_of_reduction
 from ifguide.selection.algorithm import precision_recall
 from ifguide.study.lineage import scores_unit
-from ifguide.study.variants import PREFERENCE, STEERED, is_edit, recipe
+from ifguide.study.variants import UNSELECTED, UNTOUCHED, is_edit, recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,9 @@ class Comparison:
     """Mean toxicity of the base minus that of the variant."""
     share_of_oracle: Interval | None
     """Share of the oracle's reduction of EMT that the variant reaches; None without an oracle."""
+    share_of_added: Interval | None = None
+    """Share of the EMT that training on the corpus added which is gone; more than 1 is less toxic than before. None
+    without the untouched model, or where that is no less toxic."""
     perplexity: Interval | None = None
     """Perplexity of the base minus that of the variant, over held-out texts; None where the texts' losses are not
     known."""
@@ -71,6 +74,9 @@ def compare_variants(
     first = {name: s.sort_values("prompt_index").drop_duplicates("prompt_index") for name, s in samples.items()}
     prompts = {name: frame["prompt"].tolist() for name, frame in first.items()}
     with_oracle = "oracle" in scores and base != "oracle"
+    clean = scores.get(UNTOUCHED) if base == BASE else None
+    if clean is not None and statistics.emt(clean) >= statistics.emt(scores[base]):
+        clean = None
     comparisons = []
     for name, ours in scores.items():
         if name == base or only not in ("", name):
@@ -86,6 +92,7 @@ def compare_variants(
                 tp=drop(statistics.tp),
                 mean_toxicity=drop(statistics.mean_toxicity),
                 share_of_oracle=share_of_reduction(scores[base], ours, scores["oracle"]) if with_oracle else None,
+                share_of_added=None if clean is None else share_of_reduction(scores[base], ours, clean),
                 perplexity=perplexity,
                 perplexity_rise=rise,
             )
@@ -182,7 +189,7 @@ def treatment_note(study: "Study", names: Iterable[str]) -> str:
 def _selection_of(study: "Study", name: str) -> str:
     """The selection that a model was trained without; empty where there is none."""
     selection = recipe(study.config, name).selection
-    return selection if name not in (BASE, PREFERENCE, STEERED) and selection in study.selection_names() else ""
+    return selection if name not in UNSELECTED and selection in study.selection_names() else ""
 
 
 def _with_interval(value: float, low: float, high: float) -> str:

@@ -12,7 +12,7 @@ from ifguide.config.names import BASE, DEFAULT
 from ifguide.errors import InputError
 from ifguide.evaluation.statistics import Interval
 from ifguide.study.analysis.comparison import compare_perplexity
-from ifguide.study.variants import PREFERENCE, STEERED, recipe
+from ifguide.study.variants import UNSELECTED, recipe
 
 if TYPE_CHECKING:
     from ifguide.study.reading import Study
@@ -56,7 +56,7 @@ def measured_points(study: "Study") -> list[Measured]:
     heldout, points = study.heldout_losses(BASE) if BASE in study.evaluation_names() else None, []
     influence = study.scores("own_loss") if study.has_scores("own_loss") else None
     for model in study.evaluation_names():
-        variant = None if model in (BASE, PREFERENCE, STEERED) else recipe(study.config, model)
+        variant = None if model in UNSELECTED else recipe(study.config, model)
         if variant is None or variant.onto or variant.selection not in study.selection_names():
             continue
         selection = study.selection(variant.selection)

@@ -21,7 +21,7 @@ from ifguide.study.lineage import Unit, weights_unit
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import BASELINE_CLASSIFIER
 from ifguide.study.stages.checkpoints import place_model
-from ifguide.study.variants import STEERED
+from ifguide.study.variants import STEERED, UNTOUCHED
 
 
 def evaluate_unit(study: Study, unit: Unit, progress: Progress):
@@ -172,7 +172,9 @@ def load_evaluated(study: Study, name: str, dtype: str = "float32"):
     from ifguide.models.loading import load_tokenizer
 
     unit = weights_unit(name)
-    if unit.stage == "model":
+    if name == UNTOUCHED:
+        source, revision = study.resolve(study.config.model.source), study.config.model.revision
+    elif unit.stage == "model":
         base = study.models()["base"]
         source, revision = base["source"], base.get("revision", "")
     else:

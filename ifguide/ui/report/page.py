@@ -138,7 +138,6 @@ def _result(facts: ReportFacts) -> list[str]:
 
 def _metrics(facts: ReportFacts) -> dict:
     columns, rows = comparison.metric_table(facts.metrics, colours=variant_colours(facts.metrics))
-    shares = (comparison.oracle_text(name, change.share_of_oracle) for name, change in facts.differences.items())
     warnings = [
         (variant_title(name, name in facts.edited), values.get("fluency_warning"))
         for name, values in facts.metrics.items()
@@ -148,7 +147,7 @@ def _metrics(facts: ReportFacts) -> dict:
         "table": (columns, rows + comparison.difference_rows(facts.metrics, facts.differences)),
         "measured": comparison.facts_text(facts.metrics[facts.first]),
         "warnings": [(title, warning) for title, warning in warnings if warning],
-        "oracle": [text for text in shares if text] if facts.first == "base" else [],
+        "shares": comparison.share_texts(facts.differences) if facts.first == "base" else [],
         "groups": _by_prompt_group(facts),
         "harness": comparison.harness_table(facts.metrics),
     }

@@ -101,6 +101,8 @@ def headline(metrics: Mapping[str, dict], name: str, difference: Comparison | No
         ends = f"perplexity {number(before.get('perplexity'), 2)} → {number(after.get('perplexity'), 2)}"
         change = "better" if difference.perplexity.value > 0 else "worse"
         sentences.append(f"Fluency: {change if is_clear(difference.perplexity) else 'no clear change'} ({ends}).")
+    if difference is not None and (words := _share_words(difference.share_of_added)):
+        sentences.append(f"Of the worst-case toxicity that training on the corpus added, {words} is gone.")
     if after.get("edited"):
         sentences.append("Edited, not retrained.")
     if name != "random" and "random" in metrics:
@@ -158,17 +160,25 @@ def metric_titles(metrics: Mapping[str, dict]) -> dict[str, str]:
     return {name: variant_title(name, bool(values.get("edited"))) for name, values in metrics.items()}
 
 
-def oracle_text(name: str, part: Interval | None) -> str:
-    """How much of the best case's drop in worst-case toxicity a model reaches, or nothing. `part` is the
-    `share_of_oracle` of its comparison with the base."""
-    if part is None or not math.isfinite(part.value) or name == "oracle":
+def share_texts(differences: Mapping[str, Comparison]) -> list[str]:
+    """Of models compared with the base: how much of the worst-case toxicity that training on the corpus added is gone,
+    and how much of the best case's drop each reaches, where these are known."""
+    texts = []
+    for name, change in differences.items():
+        title = variant_title(name)
+        if name != "untouched" and (words := _share_words(change.share_of_added)):
+            texts.append(f"{title} loses {words} of the worst-case toxicity that training on the corpus added.")
+        if name not in ("oracle", "untouched") and (words := _share_words(change.share_of_oracle)):
+            drop = "of the drop in worst-case toxicity that training against human labels gives."
+            texts.append(f"{title} reaches {words} {drop}")
+    return texts
+
+
+def _share_words(part: Interval | None) -> str:
+    if part is None or not math.isfinite(part.value):
         return ""
     bounded = math.isfinite(part.low) and math.isfinite(part.high)
-    bounds = f" (95% interval: {share(part.low)} – {share(part.high)})" if bounded else ""
-    return (
-        f"{variant_title(name)} reaches {share(part.value)} of the drop in worst-case toxicity that training against"
-        f" human labels gives{bounds}."
-    ).replace(" -", " −")
+    return f"{share(part.value)}{f' [{share(part.low)}, {share(part.high)}]' * bounded}".replace("-", "−")
 
 
 def toxic_text(values: Mapping[str, np.ndarray], edited: Container[str] = ()) -> list[str]:
