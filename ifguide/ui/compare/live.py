@@ -15,7 +15,7 @@ from ifguide.ui import components, layout
 from ifguide.ui.compare.picks import PROMPT, Pick, remember_pick, shown_pick
 from ifguide.ui.format import column, count_of, number, plain, sentence, variant_title
 from ifguide.ui.loaders import Loaded
-from ifguide.ui.models_process import ENDED, POLL_SECONDS, ask, explain_failure, read
+from ifguide.ui.models_process import ENDED, POLL_SECONDS, ask, explain_failure, load_ahead, read
 from ifguide.ui.results.side_by_side import completion_cell
 
 HISTORY = 20
@@ -44,6 +44,7 @@ def show_try(loaded: Loaded, names: list[str], colours: Mapping[str, str], pick:
     if (recalled := st.session_state.pop("recalled", None)) is not None:
         _recall(st.session_state["history"][recalled])
     linked = st.session_state.setdefault("try_linked", st.query_params.get("try", ""))
+    load_ahead(loaded, names)
     obstacles = [reason for name in names if (reason := missing_weights(loaded.study, name))]
     with st.container(
         key=f"try_line_{components.veiled() or 'none'}", horizontal=True, vertical_alignment="center", gap="small"
