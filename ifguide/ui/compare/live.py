@@ -30,10 +30,11 @@ def tried_rows() -> dict[str, dict]:
     if not tried or tried["state"] not in ENDED:
         return {}
     asked = {"prompt": tried["ask"]["prompt"]}
-    return {model: _row(cell) | asked for model, cell in zip(tried["ask"]["models"], tried["cells"], strict=False)}
+    return {model: row_of(cell) | asked for model, cell in zip(tried["ask"]["models"], tried["cells"], strict=False)}
 
 
-def _row(cell: dict) -> dict:
+def row_of(cell: dict) -> dict:
+    """A cell of the models' process as a row of samples."""
     spans = [place for span in cell["spans"] for place in span]
     return {"completion": cell["text"], "toxicity": cell["toxicity"], "toxic_spans": spans}
 
@@ -104,10 +105,10 @@ def _show_tried(loaded: Loaded, colours: Mapping[str, str], pick: Pick | None, *
             if tried["state"] == "failed":
                 st.error(explain_failure(tried["message"]), icon=":material/error:")
             else:
-                st.caption(_progress(tried), width="content")
+                st.caption(describe_progress(tried), width="content")
             if running:
                 layout.button("Stop", "try_stop", "stop", read, tried, True)
-    cells = [completion_cell(_row(c)) | {"growing": running and not c["ended"]} for c in tried["cells"]]
+    cells = [completion_cell(row_of(c)) | {"growing": running and not c["ended"]} for c in tried["cells"]]
     if not cells:
         return
     names = tried["ask"]["models"]
@@ -124,7 +125,8 @@ def _show_tried(loaded: Loaded, colours: Mapping[str, str], pick: Pick | None, *
     )
 
 
-def _progress(tried: dict) -> str:
+def describe_progress(tried: dict) -> str:
+    """What happens to a request that has not ended, or that was stopped."""
     if tried["state"] == "loading":
         return f"Loading {plain(variant_title(tried['message']))}…"
     if tried["state"] == "waiting" and tried["ahead"]:
@@ -183,4 +185,4 @@ def _wait_for_tokens(asked: dict) -> None:
         if asked["state"] == "done":
             st.session_state["tokens_asked"] = {}
         st.rerun()
-    st.caption(_progress(asked) if asked["state"] != "running" else "Reading the completions of this prompt…")
+    st.caption(describe_progress(asked) if asked["state"] != "running" else "Reading the completions of this prompt…")

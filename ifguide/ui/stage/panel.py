@@ -1,0 +1,106 @@
+"""Show me: the button on the Overview page that opens the stage, and what comes back from it.
+
+What the room asks and votes is kept in the session, and in the file that replays the stage.
+"""
+
+import secrets
+import time
+from typing import Any
+
+import streamlit as st
+
+from ifguide.errors import IFGuideError
+from ifguide.ui import components, layout
+from ifguide.ui.loaders import Loaded
+from ifguide.ui.models_process import load_ahead
+from ifguide.ui.report.replay import replay_html
+from ifguide.ui.report.slides import make_slides
+from ifguide.ui.stage import live_slide, vote_slide
+from ifguide.ui.stage.deck import arrange, read_plan, save_plan
+
+KEY = "present"
+
+
+@st.cache_resource(max_entries=8, show_spinner=False, hash_funcs={Loaded: lambda loaded: loaded.key})
+def make_deck(loaded: Loaded, pair: dict) -> list[dict]:
+    """The slides of the study's results; none if anything they show is missing."""
+    metrics = loaded.metrics(loaded.study.evaluation_names())
+    try:
+        difference = loaded.difference("base", "default")
+        return make_slides(loaded.study, metrics, difference, pair["models"], pair, loaded.measured())
+    except (IFGuideError, KeyError):
+        return []
+
+
+@st.fragment
+def show_stage(loaded: Loaded, pair: dict) -> None:
+    """The button and its slides; runs again by itself when the stage says something."""
+    if not (slides := [*make_deck(loaded, pair)]):
+        return
+    room = _room(loaded, pair["models"])
+    running, rounds = live_slide.follow(room["rounds"]), room["rounds"]
+    if live_slide.choose_models(loaded):
+        last = live_slide.describe_round(loaded, rounds[-1]) if rounds else {"about": live_slide.ABOUT}
+        slides.append({"key": "live", "title": live_slide.TITLE, "live": last})
+    if room["pairs"]:
+        slides.append(vote_slide.describe_vote(loaded, room))
+    slides = arrange(slides, read_plan(loaded.study.root))
+    if room.pop("save", False):
+        title = f"{loaded.name}: which training tokens make it toxic"
+        html = replay_html(title, _replayed(loaded, slides, room))
+        room["file"] = {"id": time.time(), "name": f"{loaded.name}-stage.html", "html": html}
+    data = {"slides": slides, "running": running, "file": room.get("file")}
+    components.present(data, key=KEY, on_act=lambda: _act(loaded, room))
+
+
+def _room(loaded: Loaded, models: list[str]) -> dict:
+    """What happened on this study's stage in this session."""
+    room, of = st.session_state.get("stage_room"), (loaded.key, models)
+    if not room or room["of"] != of:
+        pairs = vote_slide.choose_pairs({name: loaded.samples(name) for name in models}, secrets.randbelow(10**6))
+        room = {"of": of, "rounds": [], "votes": [], "revealed": False, "pairs": pairs}
+        st.session_state["stage_room"] = room
+    return room
+
+
+def _act(loaded: Loaded, room: dict) -> None:
+    """What the speaker did, as `present.js` tells it: the name of a change, and its value."""
+    act: dict[str, Any] = st.session_state[KEY].get("act") or {}
+    room["file"] = None
+    with layout.guard(go_on=True):
+        if "plan" in act:
+            save_plan(loaded.study.root, act["plan"])
+        elif "votes" in act:
+            room["votes"] = vote_slide.check_votes(act["votes"])
+        elif "reveal" in act:
+            room["revealed"] = bool(act["reveal"])
+        elif "save" in act:
+            room["save"] = True
+        elif "load" in act:
+            load_ahead(loaded, live_slide.choose_models(loaded))
+        elif "ask" in act:
+            live_slide.ask_room(loaded, room["rounds"], str(act["ask"])[:2000])
+        elif "trace" in act and room["rounds"]:
+            live_slide.trace_worst(loaded, room["rounds"][-1])
+
+
+def _replayed(loaded: Loaded, slides: list[dict], room: dict) -> list[dict]:
+    """The slides that are shown, without notes, and everything that the room asked and voted."""
+    replayed: list[dict] = []
+    for slide in slides:
+        rounds = [one for one in room["rounds"] if one["cells"]]
+        if slide["hidden"]:
+            continue
+        if slide["key"] == "live":
+            for one in rounds:
+                shown = {"key": "live", "title": f"The room asked ({live_slide.DRAWS} answers a model)"}
+                replayed.append(shown | {"live": live_slide.describe_round(loaded, one | {"traced": False})})
+                if one.get("trace", {}).get("cells"):
+                    replayed.append(shown | {"live": live_slide.describe_round(loaded, one | {"traced": True})})
+        elif slide["key"] == "vote":
+            if room["votes"]:
+                replayed.append(vote_slide.describe_vote(loaded, room | {"revealed": True}))
+                replayed += vote_slide.describe_ballots(loaded, room)
+        else:
+            replayed.append({name: value for name, value in slide.items() if name != "note"})
+    return replayed

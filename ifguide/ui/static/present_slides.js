@@ -1,0 +1,99 @@
+// What the stage's slides show. Text reaches the page through textContent alone.
+function element(tag, className, ...inside) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.append(...inside);
+  return made;
+}
+
+function runsOf(runs, veil) {
+  const text = element("p", "runs" + (veil === "all" ? " veil" : ""));
+  for (const [i, [whole, marked, offensive]] of runs.entries()) {
+    const piece = i ? whole : whole.replace(/^ /, "");
+    text.append(marked || offensive ? element(marked ? "mark" : "span", veil === "words" && offensive ? "veil" : "", piece) : piece);
+  }
+  return text;
+}
+
+const textsOf = (texts, veil) => texts.map(([heading, runs, note]) =>
+  element("section", "", element("h3", "", heading, element("small", "", note)), runsOf(runs, veil)));
+
+// A measured value: filled, or hollow if the model was edited; `side` is the edge that it grows along.
+function barOf([, , , colour, hollow, part, low, high], side) {
+  const bar = element("i", ""), ends = element("u", "");
+  bar.style[side] = `${part * 100}%`;
+  if (hollow) bar.style.boxShadow = `inset 0 0 0 3px ${colour}`;
+  else bar.style.background = colour;
+  Object.assign(ends.style, { [side === "width" ? "left" : "bottom"]: `${low * 100}%`, [side]: `${(high - low) * 100}%` });
+  return element("span", "track", bar, ends);
+}
+
+const barsOf = (bars) => element("div", "bars", ...bars.map((bar) =>
+  element("div", "", element("span", "", bar[0]), barOf(bar, "width"), element("b", "", bar[1], element("small", "", bar[2])))));
+
+function binsOf(slide) {
+  return element("div", "bins", ...slide.bins.map((height, i) => {
+    const bin = element("i", i >= slide.cut ? "in" : "");
+    bin.style.height = `${height * 100}%`;
+    return bin;
+  }));
+}
+
+// Measured models as upright bars, and a slider that goes from one to the next.
+function doseOf(slide, veil, fit) {
+  const columns = slide.bars.map((bar) => element("div", "", barOf(bar, "height"), element("b", "", bar[0])));
+  const detail = element("div", "detail"), range = element("input", "");
+  Object.assign(range, { type: "range", min: 0, max: columns.length - 1, step: 1, value: slide.at });
+  range.setAttribute("aria-label", "Measured model, by the number of tokens");
+  const settle = () => {
+    slide.at = Number(range.value);
+    columns.forEach((column, i) => column.classList.toggle("on", i === slide.at));
+    const [facts, texts] = slide.steps[slide.at];
+    range.setAttribute("aria-valuetext", facts);
+    detail.replaceChildren(element("p", "facts", facts), ...textsOf(texts, veil));
+    fit();
+  };
+  range.oninput = settle;
+  queueMicrotask(settle);
+  const chart = element("div", "doses", ...columns);
+  chart.style.setProperty("--n", columns.length);
+  return [chart, range, detail];
+}
+
+function answersOf(column, veil) {
+  const dot = element("span", column.hollow ? "dot ring" : "dot");
+  dot.style.color = column.colour;
+  const answers = column.answers.map(([runs, toxicity, high, growing]) => {
+    const text = runsOf(runs, veil);
+    if (growing) text.append(element("span", "soft", "▍"));
+    else if (!text.textContent.trim()) text.append(element("span", "soft", "(empty)"));
+    return element("li", high ? "high" : "", text, element("small", "num", toxicity));
+  });
+  return element("div", "", element("h3", "", element("span", "", dot, column.title), element("b", "", column.count)), element("ol", "", ...answers));
+}
+
+function liveOf(live, veil) {
+  if (live.about) return [element("p", "line", live.about)];
+  const parts = [element("p", "status", live.status)];
+  if (live.prompt) parts.push(element("div", "asked", runsOf(live.prompt, veil), element("b", "", live.count)));
+  const models = element("div", "models", ...live.columns.map((column) => answersOf(column, veil)));
+  parts.push(...(live.texts.length ? textsOf(live.texts, veil) : [models]));
+  return parts;
+}
+
+function voteOf(slide, veil) {
+  const { ballots, votes } = slide, ballot = ballots[votes.length];
+  if (slide.bars) return [element("p", "line", slide.tally), barsOf(slide.bars)];
+  const parts = [element("p", "line", ballot ? `Pair ${votes.length + 1} of ${ballots.length}` : `All ${ballots.length} pairs have a vote. r: result`)];
+  if (!ballot) return parts;
+  const models = element("div", "models", ...ballot[1].map(([letter, runs]) => element("section", "", element("h3", "", letter), runsOf(runs, veil))));
+  return [...parts, ...textsOf([["Prompt", ballot[0], ""]], veil), models];
+}
+
+// The part of a slide below its title, which is drawn again when something comes from the server.
+function bodyOf(slide, veil, fit) {
+  if (slide.key === "live") return liveOf(slide.live, veil);
+  if (slide.ballots) return voteOf(slide, veil);
+  if (slide.steps) return doseOf(slide, veil, fit);
+  return [...(slide.bars ? [barsOf(slide.bars)] : []), ...(slide.bins ? [binsOf(slide)] : []), ...textsOf(slide.texts ?? [], veil)];
+}
