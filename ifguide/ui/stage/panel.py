@@ -49,7 +49,7 @@ def show_stage(loaded: Loaded, pair: dict) -> None:
         title = f"{loaded.name}: which training tokens make it toxic"
         html = replay_html(title, _replayed(loaded, slides, room))
         room["file"] = {"id": time.time(), "name": f"{loaded.name}-stage.html", "html": html}
-    data = {"slides": slides, "running": running, "file": room.get("file")}
+    data = {"slides": slides, "running": running, "file": room.get("file"), "seen": room["seen"]}
     components.present(data, key=KEY, on_act=lambda: _act(loaded, room))
 
 
@@ -58,30 +58,36 @@ def _room(loaded: Loaded, models: list[str]) -> dict:
     room, of = st.session_state.get("stage_room"), (loaded.key, models)
     if not room or room["of"] != of:
         pairs = vote_slide.choose_pairs({name: loaded.samples(name) for name in models}, secrets.randbelow(10**6))
-        room = {"of": of, "rounds": [], "votes": [], "revealed": False, "pairs": pairs}
+        room = {"of": of, "rounds": [], "votes": [], "revealed": False, "pairs": pairs, "seen": 0}
         st.session_state["stage_room"] = room
     return room
 
 
 def _act(loaded: Loaded, room: dict) -> None:
-    """What the speaker did, as `present.js` tells it: the name of a change, and its value."""
-    act: dict[str, Any] = st.session_state[KEY].get("act") or {}
+    """What the speaker did, as `present.js` tells it: numbered changes, each a name with a value."""
     room["file"] = None
-    with layout.guard(go_on=True):
-        if "plan" in act:
-            save_plan(loaded.study.root, act["plan"])
-        elif "votes" in act:
-            room["votes"] = vote_slide.check_votes(act["votes"])
-        elif "reveal" in act:
-            room["revealed"] = bool(act["reveal"])
-        elif "save" in act:
-            room["save"] = True
-        elif "load" in act:
-            load_ahead(loaded, live_slide.choose_models(loaded))
-        elif "ask" in act:
-            live_slide.ask_room(loaded, room["rounds"], str(act["ask"])[:2000])
-        elif "trace" in act and room["rounds"]:
-            live_slide.trace_worst(loaded, room["rounds"][-1])
+    for number, act in st.session_state[KEY].get("act") or []:
+        if number > room["seen"]:
+            room["seen"] = number
+            with layout.guard(go_on=True):
+                _change(loaded, room, act)
+
+
+def _change(loaded: Loaded, room: dict, act: dict[str, Any]) -> None:
+    if "plan" in act:
+        save_plan(loaded.study.root, act["plan"])
+    elif "votes" in act:
+        room["votes"] = vote_slide.check_votes(act["votes"])
+    elif "reveal" in act:
+        room["revealed"] = bool(act["reveal"])
+    elif "save" in act:
+        room["save"] = True
+    elif "load" in act:
+        load_ahead(loaded, live_slide.choose_models(loaded))
+    elif "ask" in act:
+        live_slide.ask_room(loaded, room["rounds"], str(act["ask"])[:2000])
+    elif "trace" in act and room["rounds"]:
+        live_slide.trace_worst(loaded, room["rounds"][-1])
 
 
 def _replayed(loaded: Loaded, slides: list[dict], room: dict) -> list[dict]:
@@ -93,10 +99,12 @@ def _replayed(loaded: Loaded, slides: list[dict], room: dict) -> list[dict]:
             continue
         if slide["key"] == "live":
             for one in rounds:
-                shown = {"key": "live", "title": f"The room asked ({live_slide.DRAWS} answers a model)"}
-                replayed.append(shown | {"live": live_slide.describe_round(loaded, one | {"traced": False})})
+                titles = {False: "The room asked"}
                 if one.get("trace", {}).get("cells"):
-                    replayed.append(shown | {"live": live_slide.describe_round(loaded, one | {"traced": True})})
+                    titles[True] = "Where the worst answer comes from"
+                for traced, title in titles.items():
+                    live = live_slide.describe_round(loaded, one | {"traced": traced})
+                    replayed.append({"key": "live", "title": title, "live": live})
         elif slide["key"] == "vote":
             if room["votes"]:
                 replayed.append(vote_slide.describe_vote(loaded, room | {"revealed": True}))

@@ -38,6 +38,7 @@ def describe_vote(loaded: Loaded, room: dict) -> dict:
         chosen = {ballot.prompt: _model(ballot, vote) for (ballot, _), vote in zip(pairs, votes, strict=False)}
         wins, ties = tally_votes(chosen, pairs[0][0].order)
         colours, edited = variant_colours(loaded.study.evaluation_names()), loaded.edited
+        slide["title"] = "What the room preferred"
         slide["tally"] = f"A blind vote on {count_of(len(votes), 'pair')}, {count_of(ties, 'tie')} among them."
         slide["bars"] = []
         for name, (n, part) in sorted(wins.items()):

@@ -13,14 +13,19 @@ const stages = new WeakMap();
 function makeStage(root) {
   const dialog = element("dialog", ""), main = element("main", ""), place = element("span", "num"), hint = element("span", "soft");
   const notes = element("textarea", "notes"), field = element("input", "ask"), start = element("button", "start", "Show me");
-  let component, slides = [], shown = [], at = 0, veil = "", mode = "", cursor = 0, body, slider, votes, timer, fileId;
+  let component, slides = [], shown = [], at = 0, veil = "", mode = "", cursor = 0, body, slider, votes, timer, fileId, sent = 0, pending = [];
   dialog.setAttribute("aria-label", "Presentation");
   main.tabIndex = -1;
   Object.assign(notes, { placeholder: "Notes on this slide, kept in the study. Only this window shows them.", hidden: true });
   notes.setAttribute("aria-label", "Notes");
   Object.assign(field, { placeholder: "Press Enter, type the room's prompt, and Enter again", maxLength: 2000 });
   field.setAttribute("aria-label", "The room's prompt");
-  const act = (value) => component.setTriggerValue?.("act", value);
+  // What the server has not confirmed is sent again with what comes next: of two quick messages it may see one.
+  const act = (value) => {
+    if (component.data.replay) return;
+    pending.push([++sent, value]);
+    component.setTriggerValue("act", pending);
+  };
   const back = () => main.focus({ preventScroll: true });
   const slide = () => shown[at];
 
@@ -33,7 +38,8 @@ function makeStage(root) {
   };
   const address = (number) => {
     const url = new URL(location.href);
-    url.searchParams[number ? "set" : "delete"]("stage", number);
+    if (number) url.searchParams.set("stage", number);
+    else url.searchParams.delete("stage");
     if (url.href !== location.href) history.pushState(history.state, "", url);
   };
   const fill = () => body?.replaceChildren(...bodyOf(slide(), veil, () => fit()));
@@ -45,7 +51,7 @@ function makeStage(root) {
     const it = slide();
     body = element("div", "body");
     let parts = [element("h2", "", it.title), ...(it.lines ?? []).map((line) => element("p", "line", line)), body];
-    if (it.key === "live") parts.splice(1, 0, field);
+    if (it.key === "live" && !component.data.replay) parts.splice(1, 0, field);
     if (mode === "keys") parts = [element("h2", "", "Keys"), element("dl", "", ...SHEET.flatMap(([keys, what]) => [element("dt", "", keys), element("dd", "", what)]))];
     if (mode === "slides") parts = [element("h2", "", "Slides"), element("p", "line", "↑ ↓: choose · Space: show or leave out · Shift ↑ ↓: move · Enter: go there"), ...listOf()];
     main.className = mode || it.key;
@@ -162,6 +168,8 @@ function makeStage(root) {
   return (now) => {
     const first = !component, key = slide()?.key;
     component = now;
+    if (first) sent = now.data.seen ?? 0;
+    pending = pending.filter(([number]) => number > now.data.seen);
     const places = Object.fromEntries(slides.map((one) => [one.key, one.at]));
     slides = now.data.slides.map((one) => ({ ...one, at: places[one.key] ?? 0, votes: votes ?? one.votes }));
     shown = slides.filter((one) => !one.hidden);
