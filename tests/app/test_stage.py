@@ -41,11 +41,11 @@ def test_a_repeated_prompt_gets_new_draws_and_says_so(loaded, use_worker):
     request = {"study": str(loaded.study.root), "models": ["base", "default"], "prompt": "You stupid", "draws": 8}
     assert worker.asked == [request | {"sample": sample} for sample in (0, 8)]
     first, again = (live_slide.describe_round(loaded, one) for one in rounds)
-    assert first["count"] == "2 of 8 → 0 of 8 toxic" and first["status"].startswith("Numbers 1 to 8 of seed 0")
+    assert first["status"].startswith("Numbers 1 to 8 of seed 0") and len(first["answers"]) == 16
     assert "Asked before, so these are new draws: numbers 9 to 16" in again["status"]
     assert first["prompt"] == [["You ", False, False], ["stupid", False, True]]
-    assert [column["title"] for column in first["columns"]] == ["Base model", "Suppressed"]
-    assert first["columns"][0]["answers"][3] == [
+    assert [title for title, *_ in first["models"]] == ["Base model", "Suppressed"]
+    assert first["answers"][3] == [
         [[" you ", False, False], ["fool", True, True], [" 0.9", False, False]],
         "0.90",
         True,
@@ -56,7 +56,7 @@ def test_a_repeated_prompt_gets_new_draws_and_says_so(loaded, use_worker):
 def test_a_prompt_that_still_runs_is_cancelled_by_the_next(loaded, use_worker):
     worker, rounds = use_worker(RUNNING), []
     live_slide.ask_room(loaded, rounds, "One")
-    assert live_slide.follow(rounds) and live_slide.describe_round(loaded, rounds[0])["count"] == ""
+    assert live_slide.follow(rounds) and live_slide.describe_round(loaded, rounds[0])["answers"] == []
     live_slide.ask_room(loaded, rounds, "Two")
     assert worker.cancelled == ["1.1"] and [one["ask"]["sample"] for one in rounds] == [0, 0]
 
@@ -64,9 +64,10 @@ def test_a_prompt_that_still_runs_is_cancelled_by_the_next(loaded, use_worker):
 def test_the_worst_answer_of_the_base_model_is_traced_or_the_reason_is_told(loaded, use_worker, monkeypatch):
     worker, rounds = ask_twice(loaded, use_worker)
     monkeypatch.setattr(live_slide, "find_obstacle", lambda study: "run `ifguide run fake`")
-    live_slide.trace_worst(loaded, rounds[-1])
-    shown = live_slide.describe_round(loaded, rounds[-1])
-    assert shown["status"] == "The answer cannot be traced: run `ifguide run fake`." and len(worker.asked) == 2
+    live_slide.trace_worst(loaded, rounds)
+    status, texts = live_slide.describe_round(loaded, rounds[-1])["trace"]
+    assert status == "The answer cannot be traced: run `ifguide run fake`." and len(texts) == 1
+    assert len(worker.asked) == 2
     monkeypatch.setattr(live_slide, "find_obstacle", lambda study: "")
     scores = [0.0] * int(loaded.corpus().offsets[1])
     scores[1] = 2.0
@@ -77,18 +78,19 @@ def test_the_worst_answer_of_the_base_model_is_traced_or_the_reason_is_told(load
             "cells": [{"document": "doc-000", "score": 2.0, "scores": scores}],
         }
     ]
-    round = rounds[0]
-    live_slide.trace_worst(loaded, round)
+    del rounds[-1]
+    live_slide.trace_worst(loaded, rounds)
     assert worker.asked[-1]["trace"] == {"prompt": "You stupid", "completion": " you fool 0.9"}
-    assert live_slide.follow([round])
-    shown = live_slide.describe_round(loaded, round)
-    assert shown["status"] == "Scored 1 of 62 documents"
-    assert [text[0] for text in shown["texts"]] == ["The worst answer", "doc-000"] and shown["texts"][1][
-        2
-    ] == "pushed +2.00"
-    assert [text for text, marked, _ in shown["texts"][1][1] if marked] == [" the"]
-    live_slide.trace_worst(loaded, round)
-    assert live_slide.describe_round(loaded, round)["texts"] == [] and len(worker.asked) == 3
+    assert live_slide.follow(rounds)
+    shown = live_slide.describe_round(loaded, rounds[0])
+    status, (worst, document) = shown["trace"]
+    assert shown["traced"] and status == "Scored 1 of 62 documents"
+    assert worst[0] == "The worst answer" and (document[0], document[2]) == ("doc-000", "pushed +2.00")
+    assert [text for text, marked, _ in document[1] if marked] == [" the"]
+    live_slide.trace_worst(loaded, rounds)
+    assert not live_slide.describe_round(loaded, rounds[0])["traced"] and len(worker.asked) == 3
+    live_slide.ask_room(loaded, rounds, "Next")
+    assert worker.cancelled == ["1.1"]  # the trace does not hold up the next prompt
 
 
 def test_models_without_weights_are_not_asked(tmp_path, monkeypatch):
@@ -111,8 +113,7 @@ def test_votes_are_counted_for_the_models_behind_the_letters(loaded):
         ["Base model", "0", "0.0% – 56.1%"],
         ["Suppressed", "3", "43.9% – 100.0%"],
     ]
-    titles = [slide["title"] for slide in vote_slide.describe_ballots(loaded, room)]
-    assert titles == ["Vote 1: Suppressed", "Vote 2: Suppressed", "Vote 3: Suppressed", "Vote 4: a tie"]
+    assert all(names["AB".index(letter)] == "Suppressed" for names, letter in zip(told["names"], letters, strict=False))
 
 
 @pytest.mark.parametrize("damaged", ["{", "[]", '{"order": 3, "hidden": [["claim"]], "notes": {"claim": 4}}'])

@@ -5,6 +5,7 @@ What the room asks and votes is kept in the session, and in the file that replay
 
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
@@ -46,8 +47,7 @@ def show_stage(loaded: Loaded, pair: dict) -> None:
         slides.append(vote_slide.describe_vote(loaded, room))
     slides = arrange(slides, read_plan(loaded.study.root))
     if room.pop("save", False):
-        title = f"{loaded.name}: which training tokens make it toxic"
-        html = replay_html(title, _replayed(loaded, slides, room))
+        html = replay_html(f"{loaded.name}: which training tokens make it toxic", _replayed(loaded, slides, room))
         room["file"] = {"id": time.time(), "name": f"{loaded.name}-stage.html", "html": html}
     data = {"slides": slides, "running": running, "file": room.get("file"), "seen": room["seen"]}
     components.present(data, key=KEY, on_act=lambda: _act(loaded, room))
@@ -55,7 +55,7 @@ def show_stage(loaded: Loaded, pair: dict) -> None:
 
 def _room(loaded: Loaded, models: list[str]) -> dict:
     """What happened on this study's stage in this session."""
-    room, of = st.session_state.get("stage_room"), (loaded.key, models)
+    room, of = st.session_state.get("stage_room"), (loaded.study.root, models)
     if not room or room["of"] != of:
         pairs = vote_slide.choose_pairs({name: loaded.samples(name) for name in models}, secrets.randbelow(10**6))
         room = {"of": of, "rounds": [], "votes": [], "revealed": False, "pairs": pairs, "seen": 0}
@@ -65,50 +65,27 @@ def _room(loaded: Loaded, models: list[str]) -> dict:
 
 def _act(loaded: Loaded, room: dict) -> None:
     """What the speaker did, as `present.js` tells it: numbered changes, each a name with a value."""
+    rounds = room["rounds"]
+    does: dict[str, Callable[[Any], None]] = {
+        "plan": lambda plan: save_plan(loaded.study.root, plan),
+        "votes": lambda votes: room.update(votes=vote_slide.check_votes(votes)),
+        "reveal": lambda reveal: room.update(revealed=bool(reveal)),
+        "save": lambda _: room.update(save=True),
+        "load": lambda _: load_ahead(loaded, live_slide.choose_models(loaded)),
+        "ask": lambda prompt: live_slide.ask_room(loaded, rounds, str(prompt)[:2000]),
+        "trace": lambda _: live_slide.trace_worst(loaded, rounds),
+    }
     room["file"] = None
-    for number, act in st.session_state[KEY].get("act") or []:
+    for number, name, value in st.session_state[KEY].get("act") or []:
         if number > room["seen"]:
             room["seen"] = number
             with layout.guard(go_on=True):
-                _change(loaded, room, act)
-
-
-def _change(loaded: Loaded, room: dict, act: dict[str, Any]) -> None:
-    if "plan" in act:
-        save_plan(loaded.study.root, act["plan"])
-    elif "votes" in act:
-        room["votes"] = vote_slide.check_votes(act["votes"])
-    elif "reveal" in act:
-        room["revealed"] = bool(act["reveal"])
-    elif "save" in act:
-        room["save"] = True
-    elif "load" in act:
-        load_ahead(loaded, live_slide.choose_models(loaded))
-    elif "ask" in act:
-        live_slide.ask_room(loaded, room["rounds"], str(act["ask"])[:2000])
-    elif "trace" in act and room["rounds"]:
-        live_slide.trace_worst(loaded, room["rounds"][-1])
+                does[name](value)
 
 
 def _replayed(loaded: Loaded, slides: list[dict], room: dict) -> list[dict]:
     """The slides that are shown, without notes, and everything that the room asked and voted."""
-    replayed: list[dict] = []
-    for slide in slides:
-        rounds = [one for one in room["rounds"] if one["cells"]]
-        if slide["hidden"]:
-            continue
-        if slide["key"] == "live":
-            for one in rounds:
-                titles = {False: "The room asked"}
-                if one.get("trace", {}).get("cells"):
-                    titles[True] = "Where the worst answer comes from"
-                for traced, title in titles.items():
-                    live = live_slide.describe_round(loaded, one | {"traced": traced})
-                    replayed.append({"key": "live", "title": title, "live": live})
-        elif slide["key"] == "vote":
-            if room["votes"]:
-                replayed.append(vote_slide.describe_vote(loaded, room | {"revealed": True}))
-                replayed += vote_slide.describe_ballots(loaded, room)
-        else:
-            replayed.append({name: value for name, value in slide.items() if name != "note"})
-    return replayed
+    rounds = [live_slide.describe_round(loaded, one) for one in room["rounds"] if one["cells"]]
+    room = room | {"revealed": True}
+    happened = {"live": {"rounds": rounds}, "vote": vote_slide.describe_vote(loaded, room) if room["votes"] else {}}
+    return [slide | {"note": ""} | happened.get(slide["key"], {}) for slide in slides if not slide["hidden"]]

@@ -30,7 +30,8 @@ def check_votes(votes: object) -> list[str]:
 
 
 def describe_vote(loaded: Loaded, room: dict) -> dict:
-    """The slide: pairs as a prompt and two letters with their texts, the votes, and the result once it is revealed."""
+    """The slide: pairs as a prompt and two letters with their texts, the votes, and once they are revealed the result
+    and each pair's models."""
     votes, pairs = room["votes"], room["pairs"]
     ballots = [[texts[0], [[a, runs] for a, runs in zip(LETTERS, texts[1:], strict=False)]] for _, texts in pairs]
     slide = {"key": "vote", "title": "Which answer is better?", "ballots": ballots, "votes": votes}
@@ -40,25 +41,13 @@ def describe_vote(loaded: Loaded, room: dict) -> dict:
         colours, edited = variant_colours(loaded.study.evaluation_names()), loaded.edited
         slide["title"] = "What the room preferred"
         slide["tally"] = f"A blind vote on {count_of(len(votes), 'pair')}, {count_of(ties, 'tie')} among them."
+        slide["names"] = [[variant_title(name, name in edited) for name in ballot.order] for ballot, _ in pairs]
         slide["bars"] = []
         for name, (n, part) in sorted(wins.items()):
             interval = f"{share(part.low)} – {share(part.high)}" if part else ""
             looks = [colours[name], name in edited, *(part or (0, 0, 0))]
             slide["bars"].append([variant_title(name, name in edited), count(n), interval, *looks])
     return slide
-
-
-def describe_ballots(loaded: Loaded, room: dict) -> list[dict]:
-    """A slide for each pair that was voted on, with the models' names."""
-    slides = []
-    for number, ((ballot, texts), vote) in enumerate(zip(room["pairs"], room["votes"], strict=False), 1):
-        titles = [variant_title(name, name in loaded.edited) for name in ballot.order]
-        winner = _model(ballot, vote)
-        better = "a tie" if winner == TIE else titles[ballot.order.index(winner)]
-        shown = [[title, runs, f"shown as {a}"] for title, runs, a in zip(titles, texts[1:], LETTERS, strict=False)]
-        parts = {"title": f"Vote {number}: {better}", "texts": [["Prompt", texts[0], ""], *shown]}
-        slides.append({"key": "ballot"} | parts)
-    return slides
 
 
 def _model(ballot: Ballot, vote: str) -> str:

@@ -21,9 +21,9 @@ function makeStage(root) {
   Object.assign(field, { placeholder: "Press Enter, type the room's prompt, and Enter again", maxLength: 2000 });
   field.setAttribute("aria-label", "The room's prompt");
   // What the server has not confirmed is sent again with what comes next: of two quick messages it may see one.
-  const act = (value) => {
+  const act = (name, value = true) => {
     if (component.data.replay) return;
-    pending.push([++sent, value]);
+    pending.push([++sent, name, value]);
     component.setTriggerValue("act", pending);
   };
   const back = () => main.focus({ preventScroll: true });
@@ -70,13 +70,13 @@ function makeStage(root) {
     mode = "";
     draw();
     address(at + 1);
-    if (slide().key === "live") act({ load: true });
+    if (slide().key === "live") act("load");
   };
   const turn = (other) => { mode = mode === other ? "" : other; cursor = slides.indexOf(slide()); draw(); };
-  const plan = () => act({ plan: {
+  const plan = () => act("plan", {
     order: slides.map((one) => one.key), hidden: slides.filter((one) => one.hidden).map((one) => one.key),
     notes: Object.fromEntries(slides.filter((one) => one.note).map((one) => [one.key, one.note])),
-  } });
+  });
   const move = (step, carry) => {
     const next = Math.max(0, Math.min(slides.length - 1, cursor + step));
     if (carry) { slides.splice(next, 0, ...slides.splice(cursor, 1)); plan(); }
@@ -93,7 +93,7 @@ function makeStage(root) {
     const it = slide();
     if (!it.ballots || it.bars) return;
     votes = it.votes = change(it.votes).slice(0, it.ballots.length);
-    act({ votes });
+    act("votes", votes);
     draw();
   };
   const choosing = { ArrowUp: () => move(-1), ArrowDown: () => move(1), " ": leaveOut, o: () => turn("slides"),
@@ -102,9 +102,9 @@ function makeStage(root) {
     ArrowRight: () => go(at + 1), ArrowLeft: () => go(at - 1), Home: () => go(0), End: () => go(shown.length - 1), v: () => turnVeil(),
     Enter: () => (slide().key === "live" ? field : slider)?.focus(), "?": () => turn("keys"), o: () => turn("slides"),
     n: () => { notes.hidden = !notes.hidden; draw(); if (!notes.hidden) notes.focus(); },
-    w: () => { if (slide().key === "live") act({ trace: true }); }, s: () => act({ save: true }),
+    w: () => { if (slide().key === "live") act("trace"); }, s: () => act("save"),
     a: () => vote((given) => [...given, "A"]), b: () => vote((given) => [...given, "B"]), t: () => vote((given) => [...given, "="]),
-    Backspace: () => vote((given) => given.slice(0, -1)), r: () => { if (slide().ballots) act({ reveal: !slide().bars }); },
+    Backspace: () => vote((given) => given.slice(0, -1)), r: () => { if (slide().ballots) act("reveal", !slide().bars); },
   };
   usual.ArrowDown = usual.PageDown = usual[" "] = usual.ArrowRight;
   usual.ArrowUp = usual.PageUp = usual.ArrowLeft;
@@ -119,7 +119,7 @@ function makeStage(root) {
       if (mode) turn(mode);
       return;
     }
-    if (key === "Enter" && target === field && field.value.trim()) { act({ ask: field.value }); back(); field.value = ""; return; }
+    if (key === "Enter" && target === field && field.value.trim()) { act("ask", field.value); back(); field.value = ""; return; }
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
     if (target === slider && /^(Arrow|Home|End)/.test(key)) return;
     if (target.matches("button") && (key === " " || key === "Enter")) return;
@@ -145,7 +145,7 @@ function makeStage(root) {
     veil = component.data.veil;
     if (!dialog.open) dialog.showModal();
     go(number);
-    act({ load: true });
+    act("load");
   };
   start.onclick = () => open(0);
   const linked = () => Number(new URL(location.href).searchParams.get("stage")) || 0;
@@ -165,13 +165,17 @@ function makeStage(root) {
     link.click();
     URL.revokeObjectURL(link.href);
   };
+  const again = () => {
+    if (root.isConnected) component.setTriggerValue("poll", Date.now());
+    else timer = clearInterval(timer);
+  };
   return (now) => {
     const first = !component, key = slide()?.key;
     component = now;
     if (first) sent = now.data.seen ?? 0;
     pending = pending.filter(([number]) => number > now.data.seen);
     const places = Object.fromEntries(slides.map((one) => [one.key, one.at]));
-    slides = now.data.slides.map((one) => ({ ...one, at: places[one.key] ?? 0, votes: votes ?? one.votes }));
+    slides = now.data.slides.flatMap(now.data.replay ? unfold : (one) => [one]).map((one) => ({ ...one, at: places[one.key] ?? 0, votes: votes ?? one.votes }));
     shown = slides.filter((one) => !one.hidden);
     close.hidden = Boolean(now.data.replay);
     if (first && (now.data.replay || linked())) open(Math.max(0, linked() - 1));
@@ -179,7 +183,7 @@ function makeStage(root) {
     else if (dialog.open && !mode && key === slide()?.key && key === "vote") draw();
     if (now.data.file && now.data.file.id !== fileId) download(now.data.file);
     fileId = now.data.file?.id ?? fileId;
-    if (now.data.running) timer ??= setInterval(() => component.setTriggerValue("poll", Date.now()), AGAIN_MS);
+    if (now.data.running) timer ??= setInterval(again, AGAIN_MS);
     else timer = clearInterval(timer);
   };
 }

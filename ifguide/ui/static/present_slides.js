@@ -60,25 +60,29 @@ function doseOf(slide, veil, fit) {
   return [chart, range, detail];
 }
 
-function answersOf(column, veil) {
-  const dot = element("span", column.hollow ? "dot ring" : "dot");
-  dot.style.color = column.colour;
-  const answers = column.answers.map(([runs, toxicity, high, growing]) => {
+const toxicOf = (answers) => `${answers.filter(([, , high]) => high).length} of ${answers.length}`;
+
+function answersOf([title, colour, hollow], own, veil) {
+  const dot = element("span", hollow ? "dot ring" : "dot");
+  dot.style.color = colour;
+  const answers = own.map(([runs, toxicity, high, growing]) => {
     const text = runsOf(runs, veil);
     if (growing) text.append(element("span", "soft", "▍"));
     else if (!text.textContent.trim()) text.append(element("span", "soft", "(empty)"));
     return element("li", high ? "high" : "", text, element("small", "num", toxicity));
   });
-  return element("div", "", element("h3", "", element("span", "", dot, column.title), element("b", "", column.count)), element("ol", "", ...answers));
+  const head = element("h3", "", element("span", "", dot, title), element("b", "", own.length ? `${toxicOf(own)} toxic` : ""));
+  return element("div", "", head, element("ol", "", ...answers));
 }
 
 function liveOf(live, veil) {
   if (live.about) return [element("p", "line", live.about)];
-  const parts = [element("p", "status", live.status)];
-  if (live.prompt) parts.push(element("div", "asked", runsOf(live.prompt, veil), element("b", "", live.count)));
-  const models = element("div", "models", ...live.columns.map((column) => answersOf(column, veil)));
-  parts.push(...(live.texts.length ? textsOf(live.texts, veil) : [models]));
-  return parts;
+  const { models, answers, traced, trace } = live, draws = answers.length / models.length;
+  const own = models.map((_, i) => answers.slice(i * draws, (i + 1) * draws));
+  const count = draws ? `${own.map(toxicOf).join(" → ")} toxic` : "";
+  const columns = element("div", "models", ...models.map((model, i) => answersOf(model, own[i], veil)));
+  return [element("p", "status", traced ? trace[0] : live.status), element("div", "asked", runsOf(live.prompt, veil), element("b", "", count)),
+    ...(traced ? textsOf(trace[1], veil) : [columns])];
 }
 
 function voteOf(slide, veil) {
@@ -88,6 +92,20 @@ function voteOf(slide, veil) {
   if (!ballot) return parts;
   const models = element("div", "models", ...ballot[1].map(([letter, runs]) => element("section", "", element("h3", "", letter), runsOf(runs, veil))));
   return [...parts, ...textsOf([["Prompt", ballot[0], ""]], veil), models];
+}
+
+// For a file that replays the stage: a slide for everything that was asked, traced and voted.
+function unfold(slide) {
+  if (slide.rounds) return slide.rounds.flatMap((live) => [
+    { ...slide, title: "The room asked", live: { ...live, traced: false } },
+    ...(live.trace?.[1].length > 1 ? [{ ...slide, title: "Where the worst answer comes from", live: { ...live, traced: true } }] : []),
+  ]);
+  if (!slide.ballots) return [slide];
+  return slide.votes.length ? [slide, ...slide.votes.map((vote, i) => {
+    const [prompt, sides] = slide.ballots[i], names = slide.names[i];
+    const title = `Vote ${i + 1}: ${vote === "=" ? "a tie" : names["AB".indexOf(vote)]}`;
+    return { key: "ballot", title, texts: [["Prompt", prompt, ""], ...sides.map(([letter, runs], side) => [names[side], runs, `shown as ${letter}`])] };
+  })] : [];
 }
 
 // The part of a slide below its title, which is drawn again when something comes from the server.
