@@ -10,13 +10,13 @@ from ifguide.selection.index import ScoreIndex
 from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
 from ifguide.study.analysis.comparison import Comparison
-from ifguide.study.analysis.dose import EDITED, Measured
+from ifguide.study.analysis.dose import Measured
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stages.select import open_index
 from ifguide.ui.excerpts import excerpt
 from ifguide.ui.format import count, count_of, duration, number, score, share, signed
-from ifguide.ui.palette import kind_colours, variant_colours
+from ifguide.ui.palette import MUTED, kind_colours, variant_colours
 from ifguide.ui.results import tables as comparison
 from ifguide.ui.results.side_by_side import completion_cell
 from ifguide.ui.veil import marked_words
@@ -40,18 +40,12 @@ def make_slides(
     """Slides as dicts of key, title, lines (sentences), bars (label, value and interval as text, colour, whether it is
     hollow, value, ends of the interval), texts (heading, runs of text, each with whether it is marked and whether it is
     offensive, note), bins (heights from 0 to 1) with the bin of the cut, and steps (facts and texts of each bar, shown
-    one at a time). `difference` compares `default` with
-    `base` (None: different prompts); `pair` has a completion of each of the models `names`, from
-    `side_by_side.prompt_payload`; `points` are the study's measured models by tokens."""
+    one at a time). `difference` compares `default` with `base` (None: different prompts); `pair` has a completion of
+    each of the models `names`, from `side_by_side.prompt_payload`; `points` are the study's measured models."""
     claim, *more = comparison.headline({BASE: metrics[BASE]} | dict(metrics), DEFAULT, difference)
     colours, titles = variant_colours(metrics), comparison.metric_titles(metrics)
     models = [name for name in FIRST_MODELS if name in metrics]
-    bars = []
-    for name in models:
-        values = metrics[name]
-        ends = [values.get(f"tp{end}", values["tp"]) for end in ("", "_low", "_high")]
-        looks = [*comparison.METRICS[1].cell(values), colours[name], bool(values.get("edited"))]
-        bars.append([titles[name], *looks, *ends])
+    bars = [_bar(titles[name], metrics[name], colours[name]) for name in models]
     chosen, words = study.selection(DEFAULT), marked_words(study.samples(BASE))
     threshold, n, n_valid = (chosen.settings[key] for key in ("threshold", "n_selected", "n_valid"))
     bins, cut = _tail(open_index(study, chosen.settings["attribution"]), threshold)
@@ -103,19 +97,21 @@ def cell_runs(cell: dict) -> list[list]:
     return [[text, bool(span), bool(span) or cell["whole"]] for text, span in cell["runs"]]
 
 
+def _bar(label: str, values: Mapping, colour: str) -> list:
+    """A model's share of prompts with a toxic answer; hollow if it was edited."""
+    ends = [values.get(f"tp{end}", values["tp"]) for end in ("", "_low", "_high")]
+    return [label, *comparison.METRICS[1].cell(values), colour, bool(values.get("edited")), *ends]
+
+
 def _dose_slide(study: Study, metrics: Mapping[str, dict], points: Sequence[Measured], pair: dict) -> dict:
     """Toxic answers of the base model and of the models made without tokens above a threshold, by their number."""
     places = np.linspace(0, len(points) - 1, min(len(points), DOSES)).round().astype(int)
     colours, bars, steps = kind_colours(point.kind for point in points), [], []
     for point in (None, *(points[i] for i in places)):
         name = point.model if point else BASE
-        values, edited = metrics[name], point is not None and point.method == EDITED
-        text, interval = comparison.METRICS[1].cell(values)
-        ends = [values.get(f"tp{end}", values["tp"]) for end in ("", "_low", "_high")]
-        label, colour = (
-            (count(point.n_tokens), colours[point.kind]) if point else ("none", variant_colours([BASE])[BASE])
-        )
-        bars.append([label, text, interval, colour, edited, *ends])
+        label, colour = (count(point.n_tokens), colours[point.kind]) if point else ("none", MUTED)
+        bars.append(_bar(label, metrics[name], colour))
+        text, interval, edited = bars[-1][1], bars[-1][2], bars[-1][4]
         facts = [f"{text} of prompts toxic ({interval})"]
         if point:
             made = "edited, not retrained" if edited else "retrained"

@@ -3,46 +3,30 @@ here."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ifguide.errors import StaleError
 from ifguide.storage import artifacts
 
 FILE = "stage.json"
+"""`order` and `hidden`, lists of slides' keys, and `notes` by key."""
 ORDER = ("claim", "pair", "live", "sources", "threshold", "dose", "vote", "costs")
 """The slides' keys, in the order of a new study."""
-NOTE_MOST = 4000
-"""Characters of a note."""
 
 
-def read_plan(root: Path) -> dict:
-    """`order` and `hidden`, lists of keys, and `notes` by key; the usual order without a readable file."""
+def save_plan(root: Path, plan: dict) -> None:
+    artifacts.write_json(root / FILE, plan)
+
+
+def arrange(slides: Sequence[dict], root: Path) -> list[dict]:
+    """Slides as planned, each with whether it is `hidden` and its `note`. What cannot be read is ignored."""
     try:
-        return checked(artifacts.read_json(root / FILE))
+        plan = artifacts.read_json(root / FILE)
     except StaleError:
-        return checked({})
-
-
-def save_plan(root: Path, plan: Any) -> None:
-    """Write what of a plan is as it should be."""
-    artifacts.write_json(root / FILE, checked(plan))
-
-
-def checked(plan: Any) -> dict:
-    plan = plan if isinstance(plan, dict) else {}
-    lists = {
-        name: [key for key in keys if key in ORDER] if isinstance(keys := plan.get(name), list) else []
-        for name in ("order", "hidden")
-    }
-    notes = plan.get("notes") if isinstance(plan.get("notes"), dict) else {}
-    texts = {key: notes[key][:NOTE_MOST] for key in ORDER if isinstance(notes.get(key), str)}
-    return lists | {"notes": texts}
-
-
-def arrange(slides: Sequence[dict], plan: dict) -> list[dict]:
-    """Slides in the order of a plan, each with whether it is `hidden` and its `note`."""
-    places = [*dict.fromkeys([*plan["order"], *ORDER])]
+        plan = {}
+    parts = [(plan if isinstance(plan, dict) else {}).get(name) for name in ("order", "hidden", "notes")]
+    order, hidden = ([key for key in part if key in ORDER] if isinstance(part, list) else [] for part in parts[:2])
+    notes, places = parts[2] if isinstance(parts[2], dict) else {}, [*dict.fromkeys([*order, *ORDER])]
     return [
-        slide | {"hidden": slide["key"] in plan["hidden"], "note": plan["notes"].get(slide["key"], "")}
+        slide | {"hidden": slide["key"] in hidden, "note": str(notes.get(slide["key"], ""))}
         for slide in sorted(slides, key=lambda slide: places.index(slide["key"]))
     ]

@@ -17,7 +17,7 @@ from ifguide.ui.models_process import load_ahead
 from ifguide.ui.report.replay import replay_html
 from ifguide.ui.report.slides import make_slides
 from ifguide.ui.stage import live_slide, vote_slide
-from ifguide.ui.stage.deck import arrange, read_plan, save_plan
+from ifguide.ui.stage.deck import arrange, save_plan
 
 KEY = "present"
 
@@ -45,7 +45,7 @@ def show_stage(loaded: Loaded, pair: dict) -> None:
         slides.append({"key": "live", "title": live_slide.TITLE, "live": last})
     if room["pairs"]:
         slides.append(vote_slide.describe_vote(loaded, room))
-    slides = arrange(slides, read_plan(loaded.study.root))
+    slides = arrange(slides, loaded.study.root)
     if room.pop("save", False):
         html = replay_html(f"{loaded.name}: which training tokens make it toxic", _replayed(loaded, slides, room))
         room["file"] = {"id": time.time(), "name": f"{loaded.name}-stage.html", "html": html}
