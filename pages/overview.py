@@ -15,24 +15,15 @@ from ifguide.ui.format import STATE_WORDS, column, count_of, duration, job_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.overview import curve_panel
 from ifguide.ui.palette import variant_colours
-from ifguide.ui.report.slides import FIRST_MODELS, make_slides
+from ifguide.ui.report.slides import FIRST_MODELS
 from ifguide.ui.report.summary import what_was_done
 from ifguide.ui.results import pins
 from ifguide.ui.results import tables as comparison
+from ifguide.ui.stage.panel import show_stage
 
 DEMO = "demo"
 FEW_MODELS = 6
 """More models than this are not all shown here."""
-
-
-@st.cache_resource(max_entries=8, show_spinner=False, hash_funcs={Loaded: lambda loaded: loaded.key})
-def make_deck(loaded: Loaded, pair: dict) -> list[dict]:
-    """The slides; none if anything they show is missing."""
-    metrics = loaded.metrics(loaded.study.evaluation_names())
-    try:
-        return make_slides(loaded.study, metrics, loaded.difference("base", "default"), pair["models"], pair)
-    except (IFGuideError, KeyError):
-        return []
 
 
 def show_result(loaded: Loaded) -> None:
@@ -48,8 +39,9 @@ def show_result(loaded: Loaded) -> None:
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.header(plain(claim), anchor=False)
             pair = pins.pinned_pair(loaded.study, loaded.samples)
-            if pair and (slides := make_deck(loaded, pair)):
-                components.present(slides, key="present")
+            if pair:
+                with st.container(width="content"):
+                    show_stage(loaded, pair)
         st.markdown(plain(" ".join(more)))
         if pair:
             components.completions(

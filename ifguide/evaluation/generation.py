@@ -191,23 +191,24 @@ def complete_shard(
 
 
 @torch.inference_mode()
-def stream_completion(
+def stream_completions(
     model,
     tokenizer,
     prompt: str,
     config: EvaluateConfig,
-    sample: int = 0,
+    samples: Sequence[int] = (0,),
     steer: Callable[[Tensor, Tensor], Tensor] | None = None,
-) -> Iterator[Completion]:
-    """One completion as it grows, a token at a time. The last one is sample number `sample` of what
-    `generate_completions` gives for this prompt alone; so models with the same `config.seed` get the same random
-    numbers. Errors are the same too."""
+) -> Iterator[list[Completion]]:
+    """Completions of a prompt as they grow, a token each at a time. The last ones are those with these numbers,
+    `samples`, among what `generate_completions` gives for this prompt alone; so models with the same `config.seed` get
+    the same random numbers. Errors are the same too."""
     encoded = encode_prompts(tokenizer, [prompt], prompt_room(model, config))
     model.eval()
-    for tokens in _draw(model, encoded, [(0, sample)], _stop_ids(model, tokenizer), config, steer):
-        ids = [token for token in tokens[0].tolist() if token >= 0]
-        text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        yield Completion(0, sample, text, len(ids))
+    batch = [(0, sample) for sample in samples]
+    for tokens in _draw(model, encoded, batch, _stop_ids(model, tokenizer), config, steer):
+        rows = [[token for token in row if token >= 0] for row in tokens.tolist()]
+        texts = tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        yield [Completion(0, *one) for one in zip(samples, texts, map(len, rows), strict=True)]
 
 
 def prompt_room(model, config: EvaluateConfig) -> int:

@@ -66,7 +66,11 @@ class Request:
     number: int = 0
     """Index of the prompt, for token probabilities."""
     sample: int = 0
-    """Seeds the completion's random numbers."""
+    """Number of the first completion, which seeds its random numbers."""
+    draws: int = 1
+    """Completions of each model."""
+    load: bool = False
+    """Load the models and the scorer and try them once, so that the next prompt need not wait; nothing else."""
     choice: dict = field(default_factory=dict)
     """Settings of a selection, as of `preview_selection`, to edit the base model against and to measure; empty: one of
     the others."""
@@ -85,10 +89,11 @@ class Request:
     figures: dict = field(default_factory=dict)
     """What a preview measured, see `ifguide.serving.preview.Preview.measure`."""
     cells: list[dict] = field(default_factory=list)
-    """For each model, its completion's `text` so far, `toxicity`, toxic `spans`, and whether it has `ended`. A growing
-    text ends with a whole word and is never newer than its spans, so that the app can veil it. Of a trace: the
-    documents scored so far, see `describe_traced`, the best first; after `COLOURED` of them without `scores`. Of
-    a `document`: the answers' `prompt_index`, `sample_index` and `score`, the highest first."""
+    """For each draw of each model, model by model, the completion's `text` so far, `toxicity`, toxic `spans`, and
+    whether it has `ended`. A growing text ends with a whole word and is never newer than its spans, so that the app
+    can veil it. Of a trace: the documents scored so far, see `describe_traced`, the best first; after `COLOURED` of
+    them without `scores`. Of a `document`: the answers' `prompt_index`, `sample_index` and `score`, the highest
+    first."""
     read: float = field(default_factory=time.monotonic)
     """When somebody last asked about it."""
 
@@ -197,7 +202,7 @@ class Worker:
             try:
                 study = Study.open(Path(request.study).name, Path(request.study).parent)
                 kinds = {"trace": self._trace, "document": self._score_answers, "choice": self._preview}
-                kinds["prompt"] = self._complete
+                kinds |= {"load": self._load, "prompt": self._complete}
                 work = next((kinds[name] for name in kinds if getattr(request, name)), self._read_tokens)
                 work(study, request)
                 self._move(request, "done")
@@ -227,30 +232,36 @@ class Worker:
     def _complete(self, study: Study, request: Request) -> None:
         """Complete a prompt with all models, one token each in turn, and rate the growing texts."""
         config = replace(study.config.evaluate, n_samples=1, **request.settings)
-        growing: dict[int, Iterator[str]] = {}
+        growing: dict[int, Iterator[list[str]]] = {}
         for place, name in enumerate(request.models):
             if not self._move(request, "loading", name):
                 return
             growing[place] = self.stream(study, name, config, request)
-        scorer, texts, due = self.models.scorer(study), [""] * len(growing), 0.0
+        scorer, due = self.models.scorer(study), 0.0
+        texts = [[""] * request.draws for _ in growing]
         while growing and self._move(request, "running"):
             for place, stream in list(growing.items()):
-                if (text := next(stream, None)) is None:
+                if (grown := next(stream, None)) is None:
                     del growing[place]
                 else:
-                    texts[place] = text
+                    texts[place] = grown
             started = time.monotonic()
             if started >= due or not growing:
-                request.cells = rate(scorer, texts, growing)
+                unfinished = [i for i in range(len(texts) * request.draws) if i // request.draws in growing]
+                request.cells = rate(scorer, [text for own in texts for text in own], unfinished)
                 now = time.monotonic()
                 due = now + max(PACE_SECONDS, 4 * (now - started))
 
-    def stream(self, study: Study, name: str, config: EvaluateConfig, request: Request) -> Iterator[str]:
-        from ifguide.evaluation.generation import stream_completion
+    def stream(self, study: Study, name: str, config: EvaluateConfig, request: Request) -> Iterator[list[str]]:
+        from ifguide.evaluation.generation import stream_completions
 
         model, tokenizer, steer = self.models.load(study, name)
-        grown = stream_completion(model, tokenizer, request.prompt, config, request.sample, steer)
-        return (completion.completion for completion in grown)
+        samples = range(request.sample, request.sample + request.draws)
+        steps = stream_completions(model, tokenizer, request.prompt, config, samples, steer)
+        return ([completion.completion for completion in step] for step in steps)
+
+    def _load(self, study: Study, request: Request) -> None:
+        self._complete(study, replace(request, prompt="The", settings={"max_new_tokens": 1}))
 
     def _preview(self, study: Study, request: Request) -> None:
         """Edit the base model against a selection, and measure it."""

@@ -28,7 +28,7 @@ _record_table = _register("record_table")
 _completions = _register("completions")
 _likelihood = _register("likelihood", "numbers", "token_viewer")
 _map_keys = _register("map_keys")
-_present = _register("present")
+_present = _register("present", "present_slides")
 _share = _register("share")
 _threshold = _register(
     "threshold", "numbers", *(f"threshold_{part}" for part in ("preview", "draw", "dose", "parts", "side"))
@@ -61,9 +61,11 @@ def map_keys(*, key: str) -> int | None:
     return _map_keys(key=key, on_pick_change=_nothing).pick
 
 
-def present(slides: list[dict], *, key: str) -> None:
-    """A button that shows slides from `ifguide.ui.report.slides` over the whole window."""
-    _present(data={"slides": slides, "veil": veiled()}, key=key, width="content")
+def present(data: dict, *, key: str, on_act: Callable[[], None]) -> None:
+    """A button that opens the stage; `data` comes from `ifguide.ui.stage.panel`. What the speaker does is in
+    `st.session_state[key]["act"]` when `on_act` is called."""
+    told = {"on_act_change": on_act, "on_poll_change": _nothing}
+    _present(data=data | {"veil": veiled()}, key=key, width="content", **told)
 
 
 def reader(data: dict, *, key: str) -> None:

@@ -30,6 +30,7 @@ def open_app(monkeypatch):
     """Start the app on a cache, on one of its pages, with a query string's values."""
     monkeypatch.setattr(PagesManager, "__init__", start_after_the_first_page)
     monkeypatch.setattr(jobs, "subprocess", warm)  # jobs are forks
+    monkeypatch.setattr("ifguide.ui.models_process.model_worker", FakeWorker)  # models are loaded ahead by nobody
 
     def start(folder, page: str = "overview", **parameters) -> AppTest:
         monkeypatch.setenv("IFGUIDE_CACHE", str(folder))
@@ -58,10 +59,10 @@ class FakeWorker:
     """Answers as the models' process does; a ProcessError where `answers` has one."""
 
     def __init__(self, *answers):
-        self.answers, self.asked, self.cancelled = list(answers), [], []
+        self.answers, self.asked, self.loads, self.cancelled = list(answers), [], [], []
 
     def ask(self, **request):
-        self.asked.append(request)
+        (self.loads if request.get("load") else self.asked).append(request)
         return "1.1"
 
     def read(self, id, *, cancel=False):

@@ -181,6 +181,7 @@ def test_a_prompt_is_run_followed_and_kept(open_app, cache, use_worker):
     app = open_app(cache, "compare", temperature="0.5", length="7", draw="3")
     run_prompt(app, "You *are*")
     assert not app.exception and worker.asked[0]["models"] == ["base", "default"]
+    assert worker.loads == [{"study": app.session_state["tried"]["of"][0], "models": ["base", "default"], "load": True}]
     assert worker.asked[0]["prompt"] == "You *are*" and worker.asked[0]["sample"] == 2
     assert worker.asked[0]["settings"] == {"temperature": 0.5, "top_p": 0.9, "max_new_tokens": 7}
     assert param(app, "try") == "You *are*" and "veil" not in app.query_params

@@ -56,22 +56,6 @@ def test_linked_page_works_as_the_first_request_to_a_server(page, cache, link, s
         assert [word for word in words if word[0].isupper()] == TITLES
 
 
-def test_slides_have_addresses_fill_the_screen_and_keep_intervals(page, address):
-    page.set_viewport_size({"width": 1440, "height": 900})
-    visit(page, address, "?study=fake#slide-3")
-    deck = page.get_by_role("dialog", name="Presentation")
-    assert deck.locator("h2").inner_text().startswith("It learned this from")
-    for _ in range(2):
-        page.keyboard.press("ArrowLeft")
-    assert page.url.endswith("?study=fake#slide-1")
-    bars = deck.locator(".bars")
-    assert deck.locator(".track u").count() == 4 and "–" in bars.inner_text()
-    box, heading = bars.bounding_box(), deck.locator("h2").bounding_box()
-    assert box["width"] > 1200 and box["y"] + box["height"] - heading["y"] > 500
-    page.keyboard.press("Escape")
-    page.wait_for_function("!location.hash")
-
-
 @pytest.mark.thorough
 def test_dark_and_light_follow_the_system(browser, address):
     grounds = {}

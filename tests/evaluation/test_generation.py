@@ -13,7 +13,7 @@ from ifguide.evaluation.generation import (
     encode_prompts,
     generate_completions,
     sample_tokens,
-    stream_completion,
+    stream_completions,
 )
 from ifguide.training.train import initialise_model
 
@@ -69,11 +69,14 @@ def test_fewer_samples_and_shorter_completions_are_the_start_of_more(tokenizer):
 def test_a_stream_grows_to_the_completion_that_a_batch_gives(tokenizer):
     model = tiny_model()
     whole = generate_completions(model, tokenizer, PROMPTS[:1], CONFIG)
-    for expected in whole:
-        grown = list(stream_completion(model, tokenizer, PROMPTS[0], CONFIG, expected.sample_index))
-        assert grown[-1] == expected
-        assert all(after.completion.startswith(before.completion) for before, after in pairwise(grown))
-        assert [c.n_tokens for c in grown][: expected.n_tokens] == list(range(1, expected.n_tokens + 1))
+    together = list(stream_completions(model, tokenizer, PROMPTS[0], CONFIG, [c.sample_index for c in whole]))
+    assert together[-1] == whole
+    for place, expected in enumerate(whole):
+        alone = [c for (c,) in stream_completions(model, tokenizer, PROMPTS[0], CONFIG, [expected.sample_index])]
+        for grown in (alone, [step[place] for step in together]):
+            assert grown[-1] == expected
+            assert all(after.completion.startswith(before.completion) for before, after in pairwise(grown))
+            assert [c.n_tokens for c in grown][: expected.n_tokens] == list(range(1, expected.n_tokens + 1))
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ class ScriptedWorker(Worker):
             for word in request.prompt.split():
                 self.turn.acquire(timeout=60)
                 text += f" {word}"
-                yield text
+                yield [text] * request.draws
 
         return words()
 
@@ -74,15 +74,30 @@ def ask(study, prompt="the dog", models=("base", "default"), **more):
 def test_all_models_take_the_draws_of_the_evaluation(study):
     worker = Worker(idle_seconds=0)
     settings = {"temperature": 0.9, "top_p": 0.8, "max_new_tokens": 12}
-    ids = [worker.answer(ask(study, "You are", sample=sample, settings=settings))["id"] for sample in (0, 3)]
+    asked = [{"sample": 0}, {"sample": 2, "draws": 2}]
+    ids = [worker.answer(ask(study, "You are", settings=settings, **more))["id"] for more in asked]
     worker.run()
     config = replace(study.config.evaluate, n_samples=4, **settings)
-    for id, sample in zip(ids, (0, 3), strict=True):
+    expected = {
+        name: generate_completions(*load_evaluated(study, name), ["You are"], config) for name in ("base", "default")
+    }
+    for id, samples in zip(ids, ([0], [2, 3]), strict=True):
         found = worker.answer({"id": id})
-        assert (found["state"], found["message"]) == ("done", "")
-        for name, cell in zip(("base", "default"), found["cells"], strict=True):
-            expected = generate_completions(*load_evaluated(study, name), ["You are"], config)
-            assert cell["text"] == expected[sample].completion and cell["ended"]
+        assert (found["state"], found["message"]) == ("done", "") and all(cell["ended"] for cell in found["cells"])
+        texts = [expected[name][sample].completion for name in expected for sample in samples]
+        assert [cell["text"] for cell in found["cells"]] == texts
+
+
+def test_models_that_were_loaded_ahead_answer_the_first_prompt(study):
+    worker = Worker(idle_seconds=0)
+    first = worker.answer({"ask": {"study": str(study.root), "models": ["base", "default"], "load": True}})["id"]
+    worker.run()
+    assert worker.answer({"id": first})["state"] == "done" and worker.answer({"id": first})["cells"] == []
+    kept = dict(worker.models._kept)
+    assert len(kept) == 3  # two models and the classifier
+    id = worker.answer(ask(study, "You are"))["id"]
+    worker.run()
+    assert worker.answer({"id": id})["state"] == "done" and worker.models._kept == kept
 
 
 def test_requests_of_two_readers_wait_in_one_queue(study):

@@ -15,7 +15,7 @@ from ifguide.ui import components, layout
 from ifguide.ui.compare.picks import PROMPT, Pick, remember_pick, shown_pick
 from ifguide.ui.format import column, count_of, number, plain, sentence, variant_title
 from ifguide.ui.loaders import Loaded
-from ifguide.ui.models_process import ENDED, POLL_SECONDS, ask, explain_failure, read
+from ifguide.ui.models_process import ENDED, POLL_SECONDS, ask, explain_failure, load_ahead, read
 from ifguide.ui.results.side_by_side import completion_cell
 
 HISTORY = 20
@@ -30,10 +30,11 @@ def tried_rows() -> dict[str, dict]:
     if not tried or tried["state"] not in ENDED:
         return {}
     asked = {"prompt": tried["ask"]["prompt"]}
-    return {model: _row(cell) | asked for model, cell in zip(tried["ask"]["models"], tried["cells"], strict=False)}
+    return {model: row_of(cell) | asked for model, cell in zip(tried["ask"]["models"], tried["cells"], strict=False)}
 
 
-def _row(cell: dict) -> dict:
+def row_of(cell: dict) -> dict:
+    """A cell of the models' process as a row of samples."""
     spans = [place for span in cell["spans"] for place in span]
     return {"completion": cell["text"], "toxicity": cell["toxicity"], "toxic_spans": spans}
 
@@ -44,6 +45,7 @@ def show_try(loaded: Loaded, names: list[str], colours: Mapping[str, str], pick:
     if (recalled := st.session_state.pop("recalled", None)) is not None:
         _recall(st.session_state["history"][recalled])
     linked = st.session_state.setdefault("try_linked", st.query_params.get("try", ""))
+    load_ahead(loaded, names)
     obstacles = [reason for name in names if (reason := missing_weights(loaded.study, name))]
     with st.container(
         key=f"try_line_{components.veiled() or 'none'}", horizontal=True, vertical_alignment="center", gap="small"
@@ -103,10 +105,10 @@ def _show_tried(loaded: Loaded, colours: Mapping[str, str], pick: Pick | None, *
             if tried["state"] == "failed":
                 st.error(explain_failure(tried["message"]), icon=":material/error:")
             else:
-                st.caption(_progress(tried), width="content")
+                st.caption(describe_progress(tried), width="content")
             if running:
                 layout.button("Stop", "try_stop", "stop", read, tried, True)
-    cells = [completion_cell(_row(c)) | {"growing": running and not c["ended"]} for c in tried["cells"]]
+    cells = [completion_cell(row_of(c)) | {"growing": running and not c["ended"]} for c in tried["cells"]]
     if not cells:
         return
     names = tried["ask"]["models"]
@@ -123,7 +125,8 @@ def _show_tried(loaded: Loaded, colours: Mapping[str, str], pick: Pick | None, *
     )
 
 
-def _progress(tried: dict) -> str:
+def describe_progress(tried: dict) -> str:
+    """What happens to a request that has not ended, or that was stopped."""
     if tried["state"] == "loading":
         return f"Loading {plain(variant_title(tried['message']))}…"
     if tried["state"] == "waiting" and tried["ahead"]:
@@ -182,4 +185,4 @@ def _wait_for_tokens(asked: dict) -> None:
         if asked["state"] == "done":
             st.session_state["tokens_asked"] = {}
         st.rerun()
-    st.caption(_progress(asked) if asked["state"] != "running" else "Reading the completions of this prompt…")
+    st.caption(describe_progress(asked) if asked["state"] != "running" else "Reading the completions of this prompt…")

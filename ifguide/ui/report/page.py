@@ -1,7 +1,5 @@
 """The report's page: turns facts into values for `page.html`. Offensive words are blurred until revealed."""
 
-import base64
-import hashlib
 import json
 from datetime import UTC, datetime
 from itertools import groupby
@@ -29,6 +27,7 @@ from ifguide.ui.format import column, count, count_of, number, score, selection_
 from ifguide.ui.palette import TOKEN_BINS, variant_colours
 from ifguide.ui.report.facts import EXAMPLES, ReportFacts, ShownDocument, collect_facts
 from ifguide.ui.report.figures import frontier_figure, toxicity_figure
+from ifguide.ui.report.replay import hash_source
 from ifguide.ui.report.slides import make_slides, pair_texts
 from ifguide.ui.report.summary import what_was_done
 from ifguide.ui.report.templates import ENVIRONMENT
@@ -83,7 +82,6 @@ def build_page(facts: ReportFacts) -> str:
     """The whole page, the result first. Its policy forbids scripts and requests, and admits its one style sheet by its
     hash."""
     style = _style()
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     colours, points = variant_colours(facts.metrics), frontier_points(facts.metrics)
     pair = pins.pinned_pair(facts.study, facts.samples.__getitem__)
     frontier = _tabled("Toxicity and perplexity", comparison.frontier_rows(facts.metrics, colours))
@@ -105,7 +103,7 @@ def build_page(facts: ReportFacts) -> str:
     page = ENVIRONMENT.get_template("page.html").render(
         title=f"{facts.study.name}: which training tokens make it toxic",
         description=facts.study.config.description,
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; style-src {hash_source(style)}; base-uri 'none'; form-action 'none'",
         style=Markup(style),
         stale="; ".join(f"{stage}: {reason}" for stage, reason in facts.stale.items()),
         result=_result(facts),
@@ -174,7 +172,8 @@ def _doses(facts: ReportFacts) -> dict | None:
 def _slides(facts: ReportFacts, pair: dict | None) -> list[dict]:
     if {BASE, DEFAULT} - facts.metrics.keys() or facts.example != DEFAULT or not facts.documents or not pair:
         return []
-    return make_slides(facts.study, facts.metrics, facts.differences[DEFAULT], pair["models"], pair)
+    points = measured_points(facts.study)
+    return make_slides(facts.study, facts.metrics, facts.differences[DEFAULT], pair["models"], pair, points)
 
 
 def _distributions(facts: ReportFacts) -> dict:
