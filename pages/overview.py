@@ -19,6 +19,7 @@ from ifguide.ui.report.slides import FIRST_MODELS, make_slides
 from ifguide.ui.report.summary import what_was_done
 from ifguide.ui.results import pins
 from ifguide.ui.results import tables as comparison
+from ifguide.ui.results.judge_menu import ask_judge
 
 DEMO = "demo"
 FEW_MODELS = 6
@@ -126,6 +127,7 @@ with layout.guard():
     fresh = {stage for stage, state in states.items() if state.state != "missing"}
     show_run(loaded.study, states)
     layout.warn_of_selection(loaded)
+    loaded = ask_judge(loaded)
     show_result(loaded)
     show_next(fresh)
     done = sum(state.state == "fresh" for state in states.values())

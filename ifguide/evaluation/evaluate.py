@@ -119,8 +119,8 @@ def evaluate_model(
         "groups": groups,
         "n_prompts": len(prompts),
         **{name: getattr(config, name) for name in ("n_samples", "max_new_tokens", "top_p", "temperature", "seed")},
-        "scorer": scorer.name,
-        **({"implicit_scorer": implicit_scorer.name} if implicit_scorer else {}),
+        **describe_scorer(scorer),
+        **(describe_scorer(implicit_scorer, "implicit_") if implicit_scorer else {}),
     }
     return metrics, pd.DataFrame(columns), heldout
 
@@ -149,6 +149,12 @@ def measure_toxicity(scores: np.ndarray, lead: str = "", seed: int = 0) -> dict:
     return metrics | _with_bounds(
         f"{lead}mean_toxicity", bootstrap_interval(statistics.mean_toxicity, scores, seed=seed)
     )
+
+
+def describe_scorer(scorer: "ToxicityScorer", lead: str = "") -> dict[str, str]:
+    """Which judge rated, and the hash of what it computes with, where it has one."""
+    digest = getattr(scorer, "digest", "")
+    return {f"{lead}scorer": scorer.name, **({f"{lead}scorer_hash": digest} if digest else {})}
 
 
 def _with_bounds(name: str, interval: statistics.Interval) -> dict[str, float]:
