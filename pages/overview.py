@@ -122,12 +122,13 @@ if not st.session_state.get("study"):
 
 loaded = frame.open_page("Overview")
 with layout.guard():
-    st.caption("Training documents that teach this model to be toxic, and the model without them.")
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.caption("Training documents that teach this model to be toxic, and the model without them.", width="content")
+        loaded = ask_judge(loaded)
     states = stage_states(loaded.study)
     fresh = {stage for stage, state in states.items() if state.state != "missing"}
     show_run(loaded.study, states)
     layout.warn_of_selection(loaded)
-    loaded = ask_judge(loaded)
     show_result(loaded)
     show_next(fresh)
     done = sum(state.state == "fresh" for state in states.values())

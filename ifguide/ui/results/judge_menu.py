@@ -2,32 +2,48 @@
 
 import streamlit as st
 
-from ifguide.ui import job_panel, layout
+from ifguide.study.reading import Study
+from ifguide.ui import job_panel
 from ifguide.ui.format import plain
 from ifguide.ui.loaders import Loaded
 
-KEY = "judge"
 OWN = ""
 """The judge of the evaluation itself."""
-_NOTE = "Who rates the completions. The figures, the chart, the report and links follow."
+
+
+def judge_titles(study: Study) -> dict[str, str]:
+    """Key -> name and hash of every judge, the evaluation's own first."""
+    own = study.judged(OWN)
+    return {OWN: own.judge_title()} | {key: other.title for key, other in own.judgements().items()}
+
+
+def chosen_judge(study: Study) -> str:
+    """The key of the judge that the reader, or the address, has chosen on a page."""
+    linked = [key for key, title in judge_titles(study).items() if title == st.query_params.get("judge")]
+    return st.session_state.get("judge", linked[0] if linked else OWN)
 
 
 def ask_judge(loaded: Loaded, *, again: bool = False) -> Loaded:
     """The study with the figures of the chosen judge. Nothing is shown where there is no choice; with `again` the
     reader may have all models rated by a further judge."""
-    study = loaded.study
-    titles = {OWN: study.judge_title()} | {key: other.title for key, other in study.judgements().items()}
+    study, titles = loaded.study, judge_titles(loaded.study)
     again = again and not job_panel.refuse_recorded(study.root)
     if len(titles) < 2 and not again:
         return loaded
-    if st.session_state.get(KEY, OWN) not in titles:  # of another study
-        st.session_state[KEY] = OWN
-    with st.popover("Judge", icon=":material/balance:", type="tertiary", width="content"):
-        chosen = layout.choose("Rated by", titles, key=KEY, help=_NOTE)
+    if st.session_state.get("judge", OWN) not in titles:  # one of another study
+        st.session_state["judge"] = OWN
+    chosen = chosen_judge(study)
+    label = f"Judge: {plain(study.judgements()[chosen].judge)}" if chosen else "Judge"
+    with st.popover(label, key="judge_menu", icon=":material/balance:", type="tertiary", width="content"):
+        note = "Who rates the completions. Figures, charts and the report follow."
+        title = titles.__getitem__
+        chosen = st.selectbox(
+            "Rated by", [*titles], 0, title, "judge", note, bind="query-params", persist_state="session"
+        )
         if again:
             job_panel.show_job(study.root, brief=True)
             note = (
-                "`profanity-check`, `judge:FOLDER` of `ifguide judge fit`, or `classifier:ID` of the Hugging Face hub."
+                "`profanity-check`, `judge:FOLDER` of `ifguide judge fit`, or `classifier:ID` of the Hugging Face Hub."
             )
             setting = st.text_input("Rate all models by another judge", key="rate_by", help=note).strip()
             if st.button("Rate", disabled=not setting, help="The stored completions are rated; nothing is generated."):
