@@ -19,6 +19,7 @@ import numpy as np
 
 from ifguide.evaluation.judges.calibration import FILE, N_BINS, calibrate
 from ifguide.evaluation.judges.linear import DEFAULT, HASHED, built_in, write_judge
+from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.evaluation.toxicity import DEFAULT_SCORER, classifier_source, load_scorer
 from ifguide.storage.artifacts import write_json
 
@@ -99,7 +100,7 @@ def export() -> None:
     licence = next(file for file in package.files or () if file.name == "LICENSE").read_text()
     card = CARD.format(terms=len(terms), version=package.version, licence=licence)
     part = {"unit": "words", "from": 1, "to": 1, "sublinear": False, "terms": len(terms)}
-    judge = write_judge(DEFAULT, DEFAULT_SCORER, [part], terms, tensors, card)
+    judge = write_judge(DEFAULT, [part], terms, tensors, card)
     sizes = {name: (DEFAULT / name).stat().st_size for name in HASHED}
     print(f"{judge.name} {judge.digest}: {len(terms):,} words, {tensors['weights'].shape[0]} models; {sizes}")
 
@@ -139,10 +140,21 @@ def read_rated(data: Path) -> list[dict]:
 
 
 def measure(judge, rows: list[dict]) -> dict:
-    """A judge against Perspective on all rows."""
+    """A judge against Perspective on all rows, and on the toxic ones of each kind against those that are not toxic."""
     scores = judge.score([row["text"] for row in rows])
-    columns = {name: np.array([row[key] or 0.0 for row in rows]) for name, key in CATEGORIES.items()}
-    return calibrate(scores, np.array([row["toxicity"] for row in rows]), columns)
+    ratings = np.array([row["toxicity"] for row in rows])
+    measured = calibrate(scores, ratings) | {"categories": {}}
+    for name, key in CATEGORIES.items():
+        of_kind = np.array([row[key] or 0.0 for row in rows])
+        members = of_kind >= TOXIC_FROM
+        against = members | (ratings < TOXIC_FROM)
+        measured["categories"][name] = {
+            "n": int(members.sum()),
+            "auc": calibrate(scores[against], of_kind[against])["auc"],
+            "flagged": float((scores[members] >= TOXIC_FROM).mean()),
+            "flagged_calibrated": float((scores[members] >= measured["threshold"][0]).mean()),
+        }
+    return measured
 
 
 def format_tables(measured: dict[str, dict]) -> str:

@@ -44,7 +44,7 @@ def judge(
 
     study = open_study(name)
     if judge:
-        from ifguide.study.analysis.judging import judge_study
+        from ifguide.study.analysis.judges import judge_study
 
         kind, _, place = judge.partition(":")
         here = Path(place.partition("#")[0]).expanduser()  # as typed, so from the folder of the terminal

@@ -11,8 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from ifguide.errors import ConfigError, InputError
-from ifguide.evaluation.judges.linear import DEFAULT, HASHED, LinearJudge, built_in, digest_folder
-from ifguide.evaluation.judges.visible import score_visible
+from ifguide.evaluation.judges.linear import DEFAULT, HASHED, LinearJudge, built_in, digest_folder, score_visible
 
 TEXTS_AT_ONCE = 64
 """For scorers that are neural networks."""

@@ -9,7 +9,7 @@ from ifguide.errors import ProcessError
 from ifguide.evaluation.outcomes import Outcomes
 from ifguide.evaluation.statistics import Interval
 from ifguide.storage import artifacts
-from ifguide.study.analysis.judging import judge_study
+from ifguide.study.analysis.judges import judge_study
 from ifguide.study.analysis.likelihood import likelihood_path
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study

@@ -92,8 +92,8 @@ def test_it_is_the_regression_that_was_fitted(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        (['{"text": "a b", "bad": "maybe"}'], "rows.jsonl, line 1: expected a number, true, false or toxic"),
-        (['{"text": "a b", "bad": 1}'] * 20, "expected ten texts of each class or more, got 1 toxic and 0"),
+        (['{"text": "a b", "bad": "maybe"}'], "rows.jsonl, line 1: expected a number, true or false"),
+        (['{"text": "a b", "bad": 1}'] * 20, "expected at least 10 texts of each class, got 1 toxic and 0"),
     ],
 )
 def test_labels_that_teach_nothing_are_refused(tmp_path, rows, problem):
@@ -127,12 +127,9 @@ def test_a_folder_of_something_else_is_not_overwritten(tmp_path):
 
 def test_calibration_of_a_judge_that_knows_all_and_of_one_that_knows_nothing():
     ratings = np.linspace(0, 1, 101)
-    knows = calibration.calibrate(ratings, ratings, {"threat": 1 - ratings}, n=20)
+    knows = calibration.calibrate(ratings, ratings)
     assert knows["auc"][0] == 1 and knows["n_toxic"] == 51 and knows["threshold"][0] == 0.5
-    assert knows["categories"]["threat"]["n"] == 51 and knows["categories"]["threat"]["flagged"] == pytest.approx(
-        1 / 51
-    )
-    nothing = calibration.calibrate(np.full(101, 0.2), ratings, {}, n=20)
+    nothing = calibration.calibrate(np.full(101, 0.2), ratings)
     assert nothing["auc"] == [0.5, 0.5, 0.5] and nothing["threshold"][0] == 0.2
     assert nothing["ece"][0] == pytest.approx(51 / 101 - 0.2)
     assert nothing["bins"] == [[pytest.approx(0.2), pytest.approx(51 / 101), 101]]

@@ -16,10 +16,9 @@ from ifguide.errors import ConfigError, InputError
 from ifguide.evaluation import statistics
 from ifguide.evaluation.judges.calibration import ShiftedJudge, read_threshold
 from ifguide.evaluation.judges.linear import DEFAULT, built_in
-from ifguide.study.analysis import judging
+from ifguide.study.analysis import judges
 from ifguide.study.analysis.comparison import scores_matrix
-from ifguide.study.analysis.judges import by_judge, describe_disagreement
-from ifguide.study.analysis.judging import judge_study
+from ifguide.study.analysis.judges import by_judge, describe_disagreement, judge_study
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.sharing.packed import pack_study, unpack_study
@@ -47,7 +46,7 @@ def study(tmp_path, monkeypatch):
 @pytest.fixture
 def judged(study, monkeypatch):
     """The study as the contrary judge sees it."""
-    monkeypatch.setattr(judging, "load_rater", lambda study, setting: Contrary())
+    monkeypatch.setattr(judges, "load_rater", lambda study, setting: Contrary())
     return study.judged(judge_study(study, "contrary").key)
 
 

@@ -7,7 +7,7 @@ from ifguide.ui.veil import OFFENSIVE, mark_offensive
 
 
 def test_the_list_has_each_word_that_the_classifier_finds_offensive_by_itself():
-    words = [*built_in().vocabulary[0]]
+    words = [*built_in().model[0][0]]
     offensive = [word for word, rating in zip(words, built_in().score(words), strict=True) if rating >= 0.8]
     assert {
         sha256(word.encode()).hexdigest()[:8] for word in offensive

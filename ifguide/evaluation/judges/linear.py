@@ -1,11 +1,7 @@
-"""A judge as a folder: a linear model over words and characters.
+"""A judge as a folder: a linear model over words and characters. docs/judges.md says what each file holds.
 
-`judge.json` says what the terms are and how the sum of their weights becomes a probability; `vocabulary.txt.gz` has a
-term a line; `weights.safetensors` has the terms' idf (V,) and for each of M models w (M, V), intercept b, slope s and
-offset o (M,). A term's value x is its count (or 1 + its logarithm) times idf, and those of one kind are divided by
-their Euclidean norm. The probability is the mean over models of 1 / (1 + exp(-(s (w·x + b) + o))). `card.md` says what
-it was fitted on, its licence and its blind spots, and `calibration.json` how it compares with the ratings of others;
-neither changes a score, so neither is in the hash.
+A term's value x is its count (or 1 + its logarithm) times idf, and those of one kind are divided by their Euclidean
+norm. The score is the mean over models of 1 / (1 + exp(-(slope (weights·x + intercept) + offset))).
 """
 
 import gzip
@@ -14,79 +10,69 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from ifguide.errors import InputError
-from ifguide.evaluation.judges.visible import score_visible
+from ifguide.errors import InputError, NumericalError
 from ifguide.storage.artifacts import hash_file, replacing, write_json
 
 DEFAULT = Path(__file__).parent / "profanity-check"
 """The judge that comes with the package."""
 HASHED = ("judge.json", "vocabulary.txt.gz", "weights.safetensors")
-"""The files that a score depends on."""
+"""The files that a score depends on: settings, terms, tensors."""
 FORMAT = 1
 _WORD = re.compile(r"\b\w\w+\b")
 
 
 class LinearJudge:
-    """A judge in a folder, read when it first scores. An InputError: the folder holds no judge that this version
-    reads."""
+    """A judge in a folder; terms and tensors are read when it first scores. An InputError: the folder holds no judge
+    that this version reads."""
 
     def __init__(self, folder: Path):
-        self.folder = Path(folder)
+        self.folder = folder
         try:
-            self._settings = json.loads((self.folder / HASHED[0]).read_text(encoding="utf-8"))
-            self.name, self.features = str(self._settings["name"]), self._settings["features"]
-            self.digest = digest_folder(self.folder)
-            version = self._settings["format"]
+            settings = json.loads((folder / HASHED[0]).read_text(encoding="utf-8"))
+            self.name, self.digest, self._parts = str(settings["name"]), digest_folder(folder), settings["features"]
+            if settings["format"] != FORMAT or any(find_terms("", part) for part in self._parts):
+                raise ValueError(f"format {settings['format']}")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._refuse(f"the files {', '.join(HASHED)}", error) from error
-        if version != FORMAT:
-            raise self._refuse(f"format {FORMAT}", version)
+            raise self._refuse(error) from error
 
-    def _refuse(self, expected: str, got: object) -> InputError:
-        return InputError(f"judge {self.folder}: expected {expected}, got {got}; `ifguide judge fit FILE` makes one")
+    def _refuse(self, error: Exception) -> InputError:
+        expected = f"{', '.join(HASHED)} of format {FORMAT}"
+        return InputError(f"judge {self.folder}: expected {expected}, got {error}; `ifguide judge fit FILE` makes one")
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """float64 (n,): the probability, 0 to 1, that each text is toxic."""
         return score_visible(texts, self._score_batch)
 
     @cached_property
-    def vocabulary(self) -> list[dict[str, int]]:
-        """For each kind of term, the place of every term among all."""
-        return self._model[0]
-
-    @cached_property
-    def _model(self) -> tuple[list[dict[str, int]], dict[str, np.ndarray]]:
+    def model(self) -> tuple[list[dict[str, int]], dict[str, np.ndarray]]:
+        """For each kind of term the place of every term among all, and the tensors by name."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         try:
             terms = gzip.decompress((self.folder / HASHED[1]).read_bytes()).decode().split("\n")
-            tensors = load_file(self.folder / HASHED[2])
-            sizes = [int(part["terms"]) for part in self.features]
-            shapes = {len(terms), sum(sizes), tensors["weights"].shape[1], len(tensors["idf"])}
-            if len(shapes) > 1:
-                raise ValueError(f"{sorted(shapes)} terms")
+            tensors, places = load_file(self.folder / HASHED[2]), iter(enumerate(terms))
+            vocabulary = [{term: place for place, term in islice(places, part["terms"])} for part in self._parts]
+            sizes = [len(terms), sum(map(len, vocabulary)), tensors["weights"].shape[1], len(tensors["idf"])]
+            if len(set(sizes)) > 1:
+                raise ValueError(f"{sizes} terms")
         except (OSError, ValueError, EOFError, KeyError, SafetensorError) as error:
-            raise self._refuse("one vocabulary and one weight a term", error) from error
-        ends = np.cumsum([0, *sizes]).tolist()
-        places = [
-            {term: start + place for place, term in enumerate(terms[start:stop])}
-            for start, stop in zip(ends, ends[1:], strict=False)
-        ]
-        return places, tensors
+            raise self._refuse(error) from error
+        return vocabulary, tensors
 
     def _score_batch(self, texts: Sequence[str]) -> np.ndarray:
-        places, tensors = self._model
+        vocabulary, tensors = self.model
         sums = np.zeros((len(tensors["weights"]), len(texts)))
-        for part, vocabulary in zip(self.features, places, strict=True):
-            counted = (Counter(filter(vocabulary.__contains__, find_terms(text, part))) for text in texts)
-            here = [sorted((vocabulary[term], n) for term, n in counts.items()) for counts in counted]
+        for part, places in zip(self._parts, vocabulary, strict=True):
+            counted = (Counter(filter(places.__contains__, find_terms(text, part))) for text in texts)
+            here = [sorted((places[term], n) for term, n in counts.items()) for counts in counted]
             row = np.repeat(np.arange(len(texts)), [len(terms) for terms in here])
             term, n = np.array([pair for terms in here for pair in terms], dtype=np.int64).reshape(-1, 2).T
             x = (1 + np.log(n) if part["sublinear"] else n) * tensors["idf"][term]
@@ -109,17 +95,14 @@ def find_terms(text: str, part: dict) -> list[str]:
     return [word[i : i + n] for word in padded for n in lengths for i in range(len(word) - n + 1)]
 
 
-def write_judge(
-    folder: Path, name: str, features: Sequence[dict], terms: Sequence[str], tensors: dict[str, np.ndarray], card: str
-) -> LinearJudge:
-    """Write a judge's folder; see this file for its parts. An InputError: something else is there."""
+def write_judge(folder: Path, parts: Sequence[dict], terms: Sequence[str], tensors: dict, card: str) -> LinearJudge:
+    """Write a judge, called as its folder. An InputError: something else is there."""
     from safetensors.numpy import save_file
 
     if folder.exists() and not (folder / HASHED[0]).is_file():
-        raise InputError(f"judge {folder}: expected a new folder, or a judge to replace, got {folder}; choose another")
+        raise InputError(f"judge {folder}: expected a new folder, or a judge to replace, got another; choose another")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "calibration.json").unlink(missing_ok=True)
-    write_json(folder / HASHED[0], {"format": FORMAT, "name": name, "features": list(features)})
+    write_json(folder / HASHED[0], {"format": FORMAT, "name": folder.name, "features": list(parts)})
     with replacing(folder / HASHED[1]) as temporary:
         temporary.write_bytes(gzip.compress("\n".join(terms).encode(), mtime=0))
     with replacing(folder / HASHED[2]) as temporary:
@@ -137,3 +120,18 @@ def digest_folder(folder: Path, names: Sequence[str] = HASHED) -> str:
 def built_in() -> LinearJudge:
     """The judge that comes with the package: explicit toxicity, offline, microseconds a text."""
     return LinearJudge(DEFAULT)
+
+
+def score_visible(texts: Sequence[str], score: Callable, batch_size: int = 4096) -> np.ndarray:
+    """Scores of the texts with a visible character, in batches of similar length; 0 for the others. A score outside 0
+    to 1 is a NumericalError."""
+    scores = np.zeros(len(texts), dtype=np.float64)
+    visible = [i for i, text in enumerate(texts) if text.strip()]
+    visible.sort(key=lambda i: -len(texts[i]))  # longest first: short padding, and too little memory shows at once
+    for start in range(0, len(visible), batch_size):
+        part = visible[start : start + batch_size]
+        scores[part] = score([texts[i] for i in part])
+    if not ((scores >= 0) & (scores <= 1)).all():
+        got = f"{scores.min()} to {scores.max()}"
+        raise NumericalError(f"toxicity: expected scores from 0 to 1, got {got}; is the scorer damaged?")
+    return scores
