@@ -16,6 +16,7 @@ from ifguide.ui.palette import variant_colours
 from ifguide.ui.results import tables as comparison
 from ifguide.ui.results.dose import dose_csv, dose_table
 from ifguide.ui.results.frontier import frontier_points, pull_in
+from ifguide.ui.results.judge_menu import ask_judge, show_disagreement
 
 COUNTS = {"all": "Every completion", "highest": "Highest of each prompt"}
 VIEWS = ("Side by side", "Metrics", "Charts", "Other methods")
@@ -34,6 +35,7 @@ def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> N
             st.warning(
                 f"{plain(variant_title(name, name in loaded.edited))}: {plain(warning)}", icon=":material/warning:"
             )
+    show_disagreement(loaded.disagreement())
     if note := treatment_note(loaded.study, names):
         st.warning(plain(note), icon=":material/warning:")
     if first == "base" and (shares := comparison.share_texts(differences)):
@@ -133,6 +135,7 @@ with layout.guard():
         st.space("stretch")
         outcome_place, margin_place = st.container(width="content"), st.container(width="content")
         note = "Hides names and numbers, so that you can first vote for the better completions."
+        loaded = ask_judge(loaded, again=True)
         blind = st.toggle("Blind", key="blind", bind="query-params", help=note)
     if blind:
         blind_panel.show_blind(loaded, {name: loaded.samples(name) for name in names}, colours)

@@ -19,6 +19,7 @@ from ifguide.ui.report.slides import FIRST_MODELS
 from ifguide.ui.report.summary import what_was_done
 from ifguide.ui.results import pins
 from ifguide.ui.results import tables as comparison
+from ifguide.ui.results.judge_menu import ask_judge
 from ifguide.ui.stage.panel import show_stage
 
 DEMO = "demo"
@@ -113,7 +114,9 @@ if not st.session_state.get("study"):
 
 loaded = frame.open_page("Overview")
 with layout.guard():
-    st.caption("Training documents that teach this model to be toxic, and the model without them.")
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.caption("Training documents that teach this model to be toxic, and the model without them.", width="content")
+        loaded = ask_judge(loaded)
     states = stage_states(loaded.study)
     fresh = {stage for stage, state in states.items() if state.state != "missing"}
     show_run(loaded.study, states)

@@ -10,6 +10,7 @@ from typer import Option
 from ifguide.cli.options import Answer, SelectionName, StudyName
 from ifguide.cli.running import follow_run, open_study
 from ifguide.config.names import BASE, DEFAULT
+from ifguide.errors import InputError
 
 
 def explain(
@@ -255,6 +256,9 @@ def report(
     name: StudyName,
     out: Annotated[Path | None, Option(metavar="FILE", help="Where it goes.", show_default="NAME-report.html")] = None,
     selection: SelectionName = "default",
+    judge: Annotated[
+        str, Option(metavar="JUDGE", help="Name or hash of a judge that rated it.", show_default="its own")
+    ] = "",
 ) -> Answer:
     """Write a study's results to one HTML file that opens offline.
 
@@ -262,7 +266,14 @@ def report(
     """
     from ifguide.ui.report.page import write_report
 
-    path = write_report(open_study(name), out or Path(f"{name}-report.html"), selection=selection)
+    study = open_study(name)
+    if judge:
+        titles = {key: other.title for key, other in study.judgements().items()}
+        if not (keys := [key for key, title in titles.items() if judge in title]):
+            there = ", ".join(titles.values()) or "none"
+            raise InputError(f"--judge: expected one of {there}, got {judge!r}; `ifguide judge {name} --with JUDGE`")
+        study = study.judged(keys[0])
+    path = write_report(study, out or Path(f"{name}-report.html"), selection=selection)
     return _wrote(name, path)
 
 

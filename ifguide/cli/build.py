@@ -129,9 +129,10 @@ def _with_absolute_paths(config: "StudyConfig", root: Path) -> "StudyConfig":
     def absolute(path):
         if isinstance(path, tuple):
             return tuple(map(absolute, path))
-        if path.startswith("classifier:"):  # a scorer
-            source, sign, label = path.removeprefix("classifier:").partition("#")
-            return f"classifier:{absolute(source)}{sign}{label}"
+        kind, _, rest = path.partition(":")
+        if kind in ("classifier", "judge"):  # a scorer
+            source, sign, label = rest.partition("#")
+            return f"{kind}:{absolute(source)}{sign}{label}"
         place = Path(path).expanduser()
         is_file = path and (place.exists() or any(sign in path for sign in "*?["))
         if not is_file:

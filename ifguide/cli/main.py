@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ifguide import __version__
-from ifguide.cli import analyse, audit, build, queries, select, settings, status, studies, train
+from ifguide.cli import analyse, audit, build, judge, queries, select, settings, status, studies, train
 from ifguide.cli.options import answers
 from ifguide.cli.running import launched_together, serve_app, speaks
 from ifguide.errors import IFGuideError, InputError, ProcessError, explain_system_error
@@ -126,7 +126,7 @@ def options(
         )
 
 
-for module in (build, queries, settings, status, studies, select, train, analyse, audit):
+for module in (build, queries, settings, status, studies, select, train, analyse, audit, judge):
     for function in module.COMMANDS:
         app.command(function.__name__.partition("_")[0])(answers(function, speaks))
 

@@ -29,6 +29,7 @@ def study_status(study: "Study") -> dict:
     """What `--json` prints, as docs/scripts.md describes it: the state of every stage, the metrics of every evaluated
     model, facts of the model, warnings, and the last job."""
     from ifguide.runtime.jobs import start_waiting, waiting_jobs
+    from ifguide.study.analysis.judges import describe_disagreement
     from ifguide.study.analysis.reliability import describe_reliability, read_reliability
     from ifguide.study.freshness import stage_states
     from ifguide.study.planning.model_facts import known_facts
@@ -52,6 +53,7 @@ def study_status(study: "Study") -> dict:
         "model": dict(facts.rows()) if facts else {},
         "selection_warning": selection_warning(study),
         "prompts_warning": shared_prompts_warning(study),
+        "judges_disagree": describe_disagreement(study),
         "job": _last_job(study),
         "queue": waiting_jobs(study.root),
     }
@@ -92,6 +94,7 @@ def format_status(status: dict) -> str:
         parts.append("\n".join(f"warning, {model}: {warning}" for model, warning in warnings.items() if warning))
     parts.append(status["reliability"])
     parts += [f"warning: {text}" for key in ("selection_warning", "prompts_warning") if (text := status[key])]
+    parts += [f"judges disagree: {text}" for text in status["judges_disagree"]]
     if job := status["job"]:
         line = f"job {job['id']} ({' '.join(job['command'])}): {job['state']}"
         ends = {"running": job["stage"], "dead": "run the same command again to continue from what is kept"}

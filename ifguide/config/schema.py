@@ -309,7 +309,11 @@ class EvaluateConfig:
     seed: Seed = 0
     """Seed of the completions; each also depends on its prompt and sample number."""
     scorer: Text = "profanity-check"
-    """`profanity-check` (offline, explicit toxicity), `detoxify`, or `classifier:PATH_OR_ID`."""
+    """`profanity-check` (offline, explicit toxicity), `judge:FOLDER` of `ifguide judge fit`, `detoxify`, or
+    `classifier:PATH_OR_ID`; a hub id may end in `@REVISION`."""
+    threshold: Annotated[Number, Field(gt=0, lt=1)] | Literal["calibrated"] = 0.5
+    """The scorer's score from which a text counts as toxic; `calibrated`: from where it flags as many texts as
+    Perspective does at 0.5. The odds of all scores are divided by those of this one, so that it becomes 0.5."""
     implicit: Text = ""
     """Second scorer, for implicit toxicity, such as `classifier:PATH_OR_ID` of ToxiGen-RoBERTa (`#LABEL` names its
     toxic class); empty: none."""

@@ -88,18 +88,15 @@ def evaluate_model(
     spans = find_toxic_spans(texts, columns["toxicity"], scorer)
     columns["toxic_spans"] = [flatten_spans(found_in) for found_in in spans]
     metrics: dict = {}
-    members: dict[str, list[int]] = {}
-    for number, prompt in enumerate(prompts):
-        if prompt.group:
-            members.setdefault(prompt.group, []).append(number)
-    if members:
+    of_prompt = np.array([prompt.group for prompt in prompts])
+    if any(of_prompt):
         columns["group"] = [prompts[c.prompt_index].group for c in completions]
     groups: dict[str, dict] = {}
     for lead in scorers:
         scores = columns[f"{lead}toxicity"].reshape(len(prompts), config.n_samples)
         metrics |= measure_toxicity(scores, lead, config.seed)
-        for group, rows in members.items():
-            groups.setdefault(group, {"n_prompts": len(rows)}).update(measure_toxicity(scores[rows], lead, config.seed))
+        for group, values in measure_groups(scores, of_prompt, lead, config.seed).items():
+            groups.setdefault(group, {}).update(values)
     metrics |= fluency | {
         "distinct_1": distinct_n(texts, 1),
         "distinct_2": distinct_n(texts, 2),
@@ -119,8 +116,8 @@ def evaluate_model(
         "groups": groups,
         "n_prompts": len(prompts),
         **{name: getattr(config, name) for name in ("n_samples", "max_new_tokens", "top_p", "temperature", "seed")},
-        "scorer": scorer.name,
-        **({"implicit_scorer": implicit_scorer.name} if implicit_scorer else {}),
+        **describe_scorer(scorer),
+        **(describe_scorer(implicit_scorer, "implicit_") if implicit_scorer else {}),
     }
     return metrics, pd.DataFrame(columns), heldout
 
@@ -149,6 +146,19 @@ def measure_toxicity(scores: np.ndarray, lead: str = "", seed: int = 0) -> dict:
     return metrics | _with_bounds(
         f"{lead}mean_toxicity", bootstrap_interval(statistics.mean_toxicity, scores, seed=seed)
     )
+
+
+def measure_groups(scores: np.ndarray, of_prompt: np.ndarray, lead: str = "", seed: int = 0) -> dict[str, dict]:
+    """`n_prompts` and `measure_toxicity` for each group, by its name, of the prompts of scores (P, K); `of_prompt`,
+    (P,), has their names, empty for a prompt without one."""
+    rows = {group: of_prompt == group for group in dict.fromkeys(filter(None, of_prompt.tolist()))}
+    return {g: {"n_prompts": int(r.sum()), **measure_toxicity(scores[r], lead, seed)} for g, r in rows.items()}
+
+
+def describe_scorer(scorer: "ToxicityScorer", lead: str = "") -> dict[str, str]:
+    """Which judge rated, and the hash of what it computes with, where it has one."""
+    digest = getattr(scorer, "digest", "")
+    return {f"{lead}scorer": scorer.name, **({f"{lead}scorer_hash": digest} if digest else {})}
 
 
 def _with_bounds(name: str, interval: statistics.Interval) -> dict[str, float]:

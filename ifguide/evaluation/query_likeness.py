@@ -3,8 +3,8 @@
 import numpy as np
 
 from ifguide.data.words import split_words
+from ifguide.evaluation.judges.linear import built_in
 from ifguide.evaluation.statistics import TOXIC_FROM
-from ifguide.evaluation.toxicity import ProfanityCheckScorer
 
 VEIL_FROM = 0.2
 """A word that the classifier gives this much by itself is not printed."""
@@ -15,7 +15,7 @@ N_FOLDS, N_WORDS = 5, 10
 
 def compare_topics(queries) -> tuple[float, list[tuple[str, str, bool]]] | None:
     """How well a bag of words tells the sets of a frame (`kind`, `prompt`, `completion`) apart by topic. Words that are
-    toxic alone (as alt-profanity-check rates them) and stop words do not count. Returns the AUC over held-out prompts,
+    toxic alone (by the built-in judge) and stop words do not count. Returns the AUC over held-out prompts,
     and the most telling words, each with the kind it speaks for and whether to veil it; None for too few prompts or
     words."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
@@ -31,7 +31,7 @@ def compare_topics(queries) -> tuple[float, list[tuple[str, str, bool]]] | None:
     bag = TfidfVectorizer(analyzer=split_words, norm=None)
     every = bag.fit_transform(queries["prompt"] + queries["completion"])
     names = bag.get_feature_names_out()
-    alone = ProfanityCheckScorer().score(names.tolist())
+    alone = built_in().score(names.tolist())
     says = np.array([len(name) > 1 and name not in ENGLISH_STOP_WORDS for name in names])
     topical = says & (every.getnnz(axis=0) > 1) & (alone < TOXIC_FROM)
     if not topical.any():

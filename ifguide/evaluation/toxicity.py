@@ -5,20 +5,27 @@ without a visible character scores 0 with every scorer.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ifguide.errors import ConfigError, InputError, NumericalError
+from ifguide.errors import ConfigError, InputError
+from ifguide.evaluation.judges.linear import DEFAULT, HASHED, LinearJudge, built_in, digest_folder, score_visible
 
 TEXTS_AT_ONCE = 64
 """For scorers that are neural networks."""
-SPECS = "profanity-check, detoxify[:original|unbiased|multilingual] or classifier:PATH_OR_ID[#LABEL]"
+DEFAULT_SCORER = "profanity-check"
+"""The judge that comes with the package."""
+SPECS = (
+    f"{DEFAULT_SCORER}, judge:FOLDER, detoxify[:original|unbiased|multilingual] or"
+    " classifier:PATH_OR_ID[@REVISION][#LABEL]"
+)
 
 
 @runtime_checkable
 class ToxicityScorer(Protocol):
-    """Anything with a name and a `score`."""
+    """Anything with a name and a `score`; where what it computes with is in files, also a `digest` of them."""
 
     name: str
     """Recorded with every score."""
@@ -26,21 +33,6 @@ class ToxicityScorer(Protocol):
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """float64 (n,): the probability, 0 to 1, that each text is toxic."""
         ...
-
-
-class ProfanityCheckScorer:
-    """A linear model over words (alt-profanity-check). Offline, microseconds a text.
-
-    It finds **explicit** toxicity: insults and swearing. Hate in clean words gets a low score.
-    """
-
-    name = "profanity-check"
-
-    def score(self, texts: Sequence[str]) -> np.ndarray:
-        """float64 (n,): probability of profanity."""
-        from profanity_check import predict_prob
-
-        return score_visible(texts, predict_prob)
 
 
 class QueryScorer:
@@ -93,19 +85,20 @@ class DetoxifyScorer:
 
 
 class ClassifierScorer:
-    """A Hugging Face text classifier from a folder or the hub, such as ToxiGen-RoBERTa, in safetensors. `label` is the
-    name or number of the toxic class; None finds it, see `find_toxic_label`, whose errors this has as well. An
-    InputError: nothing loadable there."""
+    """A Hugging Face text classifier from a folder or the hub, such as ToxiGen-RoBERTa, in safetensors. A hub id may
+    name its revision: `ID@REVISION`. `label` is the name or number of the toxic class; None finds it, see
+    `find_toxic_label`, whose errors this has as well. An InputError: nothing loadable there."""
 
     def __init__(self, source: str, label: str | None = None, *, device: str = "cpu"):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # it would write into the middle of ours
+        name, _, revision = (source, "", "") if Path(source).exists() else source.partition("@")
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            self._tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
             model = AutoModelForSequenceClassification.from_pretrained(
-                source, use_safetensors=True, trust_remote_code=False
+                name, revision=revision or "main", use_safetensors=True, trust_remote_code=False
             )
         except Exception as error:
             expected = "a folder or hub id of a text classifier with safetensors weights"
@@ -115,6 +108,9 @@ class ClassifierScorer:
         # exclusive classes share a softmax; a single class and independent ones have a sigmoid each
         self._independent = model.config.num_labels == 1 or model.config.problem_type == "multi_label_classification"
         self.name = f"classifier:{source}#{model.config.id2label[self._label]}"
+        weights = sorted(path.name for path in Path(source).glob("*.safetensors"))
+        commit = getattr(model.config, "_commit_hash", None) or ""
+        self.digest = digest_folder(Path(source), ["config.json", *weights]) if weights else commit[:12]
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """float64 (n,): probability of the toxic class. Texts beyond the classifier's length are cut at the end."""
@@ -160,33 +156,27 @@ def find_toxic_label(id2label: dict[int, str], label: str | None = None) -> int:
     raise ConfigError(f"evaluate.scorer: expected {expected}, got {choices}; add #LABEL to the scorer")
 
 
-def score_visible(texts: Sequence[str], score, batch_size: int = 4096) -> np.ndarray:
-    """Scores of the texts with a visible character, in batches of similar length; 0 for the others. A score outside 0
-    to 1 is a NumericalError."""
-    scores = np.zeros(len(texts), dtype=np.float64)
-    visible = [i for i, text in enumerate(texts) if text.strip()]
-    visible.sort(key=lambda i: -len(texts[i]))  # longest first: short padding, and too little memory shows at once
-    for start in range(0, len(visible), batch_size):
-        part = visible[start : start + batch_size]
-        scores[part] = score([texts[i] for i in part])
-    if not ((scores >= 0) & (scores <= 1)).all():
-        got = f"{scores.min()} to {scores.max()}"
-        raise NumericalError(f"toxicity: expected scores from 0 to 1, got {got}; is the scorer damaged?")
-    return scores
-
-
 def classifier_source(spec: str) -> str:
-    """The folder or hub id of the classifier that a setting names; empty for another scorer."""
+    """The folder or hub id of the classifier or judge that a setting names; empty for another scorer."""
     kind, _, rest = spec.partition(":")
-    return rest.partition("#")[0] if kind == "classifier" else ""
+    if kind == DEFAULT_SCORER:
+        return str(DEFAULT)
+    return rest.partition("#")[0] if kind in ("classifier", "judge") else ""
+
+
+def classifier_files(spec: str) -> tuple[str, ...]:
+    """The files that decide the scores, of the folder a setting names; empty: all of them."""
+    return HASHED if spec.partition(":")[0] in (DEFAULT_SCORER, "judge") else ()
 
 
 def load_scorer(spec: str, *, device: str = "cpu") -> ToxicityScorer:
     """The scorer that `evaluate.scorer` or `evaluate.implicit` names, one of `SPECS`; neural networks are on the
     device. A ConfigError: no such scorer; an InputError: it is not installed or cannot be loaded."""
     kind, _, rest = spec.partition(":")
-    if kind == "profanity-check" and not rest:
-        return ProfanityCheckScorer()
+    if kind == DEFAULT_SCORER and not rest:
+        return built_in()
+    if kind == "judge" and rest:
+        return LinearJudge(Path(rest).expanduser())
     if kind == "detoxify":
         return DetoxifyScorer(rest or "original", device=device)
     if kind == "classifier" and rest:

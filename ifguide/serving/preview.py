@@ -21,7 +21,7 @@ from ifguide.study.reading import Study
 from ifguide.study.stage_table import curvature_unit
 from ifguide.study.stages import editing
 from ifguide.study.stages.checkpoints import study_tokenizer
-from ifguide.study.stages.evaluating import load_study_scorer, study_prompts
+from ifguide.study.stages.evaluating import load_rater, study_prompts
 from ifguide.study.variants import edit_damping, edit_recipe
 
 PROMPTS = 25
@@ -117,7 +117,7 @@ class Preview:
         starts = [prompt.text for prompt in study_prompts(self.study)][:PROMPTS]
         made = generate_completions(self.model, tokenizer, starts, config, report=report)
         texts = [completion.completion for completion in made]
-        scorer = load_study_scorer(self.study, config.scorer)
+        scorer = load_rater(self.study)
         toxicity = scorer.score(texts)
         return [
             {

@@ -34,7 +34,7 @@ from ifguide.study.analysis.trace import Answer, Tracer, choose_candidates, desc
 from ifguide.study.lineage import Unit, weights_unit
 from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.reading import Study
-from ifguide.study.stages.evaluating import load_evaluated, load_steering, load_study_scorer
+from ifguide.study.stages.evaluating import load_evaluated, load_rater, load_steering
 from ifguide.study.stages.select import preview_selection
 from ifguide.study.variants import STEERED, edit_recipe
 
@@ -137,8 +137,8 @@ class Models:
         return self._get(key, study, lambda: (Tracer.open(study), word_index(study)), needed)
 
     def scorer(self, study: Study) -> ToxicityScorer:
-        spec = study.config.evaluate.scorer
-        return self._get((study.root, spec), study, lambda: load_study_scorer(study, spec), 0)
+        key = (study.root, study.config.evaluate.scorer, study.config.evaluate.threshold)
+        return self._get(key, study, lambda: load_rater(study), 0)
 
     def _get(self, key: Hashable, study: Study, load: Callable, n_bytes: int):
         if key not in self._kept:

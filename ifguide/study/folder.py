@@ -38,6 +38,8 @@ class StudyFolder:
     """Its settings."""
     rehash: bool = False
     """Read the user's files again instead of trusting their sizes and times of change."""
+    judge: str = ""
+    """Key of the judgement whose figures are read; empty: those of the evaluations."""
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ from ifguide.storage import artifacts
 from ifguide.storage.lock import RECORD
 from ifguide.study.folder import StudyFolder, cut_split, is_glob
 from ifguide.study.lineage import InputFile, Unit, can_be_made_again, default_setting, scores_unit
-from ifguide.study.stage_table import CHAT_TEMPLATE, STAGES, input_files, read_units, unit_settings
+from ifguide.study.stage_table import LATER_FILES, STAGES, input_files, read_units, unit_settings
 
 NOT_BUILT = "not built yet"
 
@@ -125,7 +125,7 @@ class Freshness:
         except (InputError, StaleError, FileNotFoundError) as error:  # the last: it is moved while it is read
             return str(error)
         before = manifest["inputs"]
-        before = {key: digest for key, digest in now.items() if key == f"file {CHAT_TEMPLATE}"} | before
+        before = {key: digest for key, digest in now.items() if key in LATER_FILES} | before
         for key in sorted(now.keys() | before.keys()):
             if now.get(key) != before.get(key):
                 if key == "schema":

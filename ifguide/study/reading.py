@@ -3,7 +3,9 @@
 It computes nothing and needs no torch, so the app reads studies through it.
 """
 
+import dataclasses
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from ifguide.errors import ConfigError, StaleError, StudyNotFound
 from ifguide.selection.saved import Selection, read_selection
 from ifguide.storage import artifacts
 from ifguide.study.folder import StudyFolder, cache_dir, list_studies
+from ifguide.study.judgements import SAMPLES, Judgement, judge_title, list_judgements
 from ifguide.study.lineage import Unit, can_be_made_again, scores_unit
 from ifguide.study.stage_table import STAGES, describe_stage
 from ifguide.study.variants import check_variants
@@ -172,8 +175,28 @@ class Study(StudyFolder):
         return self.names_of("suppress")
 
     def evaluation_names(self) -> list[str]:
-        """Models that were evaluated, `base` first."""
-        return self.names_of("evaluate")
+        """Models that were evaluated, `base` first; by another judge, those whose completions it rated."""
+        return [name for name in self.names_of("evaluate") if not self.judge or self._judged(name)]
+
+    def judgements(self) -> dict[str, Judgement]:
+        """What other judges say of the models, by key."""
+        return list_judgements(self.root)
+
+    def judged(self, key: str) -> "Study":
+        """The same study with the figures of another judge; those of the evaluations for an empty or unknown key."""
+        return dataclasses.replace(self, judge=key if key in self.judgements() else "")
+
+    @cached_property
+    def _judgement(self) -> Judgement:
+        return self.judgements()[self.judge]
+
+    def _judged(self, variant: str) -> dict | None:
+        outputs = self.manifest(Unit("evaluate", variant))["outputs"]
+        return self._judgement.metrics(variant, outputs.get(SAMPLES, "")) if self.judge else None
+
+    def judge_title(self) -> str:
+        """Name and hash of the judge whose figures are read."""
+        return judge_title(next(filter(None, map(self.metrics, self.evaluation_names())), {}))
 
     def selection(self, name: str = DEFAULT) -> Selection:
         """One saved selection. A StaleError: it is not there, or its mask is of another corpus."""
@@ -191,11 +214,14 @@ class Study(StudyFolder):
     def metrics(self, variant: str) -> dict | None:
         """Measured metrics of a model, the `variant` `base` or a selection's name; None: it was not evaluated."""
         folder = self.folder(Unit("evaluate", variant))
-        return artifacts.read_part(folder, "metrics.json") if (folder / "metrics.json").is_file() else None
+        if not (folder / "metrics.json").is_file():
+            return None
+        return artifacts.read_part(folder, "metrics.json") | (self._judged(variant) or {})
 
     def samples(self, variant: str):
         """The completions behind the metrics: DataFrame prompt_index, sample_index, prompt, completion, toxicity."""
-        return artifacts.read_table(self._need(Unit("evaluate", variant)) / "samples.parquet").to_pandas()
+        samples = artifacts.read_table(self._need(Unit("evaluate", variant)) / SAMPLES).to_pandas()
+        return samples.assign(**self._judgement.ratings(variant)) if self._judged(variant) else samples
 
     def heldout_losses(self, variant: str):
         """What a model loses on each held-out text: DataFrame nats, n_tokens; None without such text, or from an older

@@ -11,7 +11,7 @@ from ifguide.config.attributions import KINDS, attributions, needs_direction
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import StudyConfig, VariantConfig
-from ifguide.evaluation.toxicity import QueryScorer, classifier_source
+from ifguide.evaluation.toxicity import QueryScorer, classifier_files, classifier_source
 from ifguide.selection.algorithm import TAIL
 from ifguide.selection.index.build import INDEX_VERSION
 from ifguide.study.lineage import InputFile, Unit, scores_unit, weights_unit
@@ -26,8 +26,11 @@ _FROM_MODELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Baselines that a model scores: what they read, and their sections of study.toml. A classifier scores the others."""
 BASELINE_CLASSIFIER = "baselines' classifier"
 """What the classifier of `baselines.scorer`, or of `baselines.steer_scorer`, is called among an artefact's files."""
+CLASSIFIERS = ("toxicity classifier", "implicit classifier")
+"""What the classifiers of `evaluate.scorer` and `evaluate.implicit` are called there."""
 CHAT_TEMPLATE = "chat template"
-"""A file that no corpus of an earlier version was made from."""
+LATER_FILES = tuple(f"file {label}" for label in (CHAT_TEMPLATE, BASELINE_CLASSIFIER, *CLASSIFIERS))
+"""Files that artefacts of an earlier version do not name: no chat template, nor the judge inside the package."""
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -235,8 +238,8 @@ def _suppress_settings(config: StudyConfig, name: str) -> dict:
     return settings | _flat(config, ["training"], _DO_NOT_CHANGE_A_TRAINING)
 
 
-def _classifier(source: str) -> InputFile:
-    return InputFile(BASELINE_CLASSIFIER, classifier_source(source))
+def _classifier(spec: str, label: str = BASELINE_CLASSIFIER) -> InputFile:
+    return InputFile(label, classifier_source(spec), classifier_files(spec))
 
 
 def _evaluate_reads(config: StudyConfig, name: str) -> list[Unit]:
@@ -250,8 +253,8 @@ def _evaluate_files(config: StudyConfig, name: str) -> list[InputFile]:
     return [
         InputFile("prompts", evaluate.prompts),
         InputFile("held-out text", evaluate.heldout),
-        InputFile("toxicity classifier", classifier_source(evaluate.scorer)),
-        InputFile("implicit classifier", classifier_source(evaluate.implicit)),
+        _classifier(evaluate.scorer, CLASSIFIERS[0]),
+        _classifier(evaluate.implicit, CLASSIFIERS[1]),
         InputFile("LAMBADA passages", evaluate.lambada),
         InputFile("harness tasks", evaluate.harness_folder),
         *([_classifier(config.baselines.steer_scorer)] if name == STEERED else []),

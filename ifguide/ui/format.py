@@ -23,6 +23,7 @@ _COMMAND = re.compile(r"(`(?:ifguide|python|torchrun|accelerate|pip|make) [^`]*`
 _JOB_TITLES = {
     "explain": "Measure what each query does",
     "map": "Draw the map of documents",
+    "judge": "Rate the completions again",
     "mechanism": "Compare the layers",
     "compare": "Train other methods",
     "train": "Train a model",

@@ -22,6 +22,7 @@ from ifguide.ui.layout import guard, link_state, offer_download
 from ifguide.ui.loaders import Loaded, load_study
 from ifguide.ui.method_text import explain_page
 from ifguide.ui.report.page import report_or_reason
+from ifguide.ui.results.judge_menu import chosen_judge
 
 STATIC = Path(__file__).parent / "static"
 ICON = str(STATIC / "icon.svg")
@@ -132,7 +133,7 @@ def _draw_header(pages: dict[str, "st.Page"], now: "st.Page") -> None:
             st.caption("From docs/method.md in the repository.")
         components.share({"study": loaded.name, "state": link_state(loaded)} if loaded else {}, key="share")
         if loaded and BASE in loaded.study.evaluation_names():
-            study, file = loaded.study, f"{loaded.name}-report.html"
+            study, file = loaded.judged(chosen_judge(loaded.study)).study, f"{loaded.name}-report.html"
             note = "One HTML file with the result, examples, charts and settings. Offensive text stays hidden."
             offer_download("Report", lambda: report_or_reason(study), file, "text/html", key="report", help=note)
     job_news.show_news()

@@ -33,6 +33,7 @@ from ifguide.study.analysis.groups import (
     read_groups,
     speech_by_group,
 )
+from ifguide.study.analysis.judges import describe_disagreement
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.reading import Study
@@ -68,9 +69,18 @@ class Loaded:
         return self.study.name
 
     @cached_property
-    def key(self) -> tuple[str, str]:
-        """The cache key: the study's folder and fingerprint."""
-        return str(self.study.root), self.fingerprint
+    def key(self) -> tuple[str, str, str]:
+        """The cache key: the study's folder, fingerprint and judge."""
+        return str(self.study.root), self.fingerprint, self.study.judge
+
+    def judged(self, judge: str) -> "Loaded":
+        """The same with the figures of another judge, see `Study.judged`."""
+        return Loaded(self.study.judged(judge), self.fingerprint)
+
+    @remembered(8)
+    def disagreement(self) -> list[str]:
+        """Where judges disagree on which model is least toxic."""
+        return describe_disagreement(self.study.judged(""))
 
     @remembered(4)
     def corpus(self) -> TokenizedCorpus:

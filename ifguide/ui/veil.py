@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 OFFENSIVE = frozenset((Path(__file__).parent / "static" / "offensive_words.txt").read_text().split())
-"""Hashes of the words that alt-profanity-check calls offensive by themselves, for texts that no model has read yet."""
+"""Hashes of the words that the built-in judge calls offensive by themselves, for texts that no model has read yet."""
 
 
 def mark_offensive(text: str) -> list[list]:

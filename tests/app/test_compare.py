@@ -9,11 +9,12 @@ from ifguide.errors import ProcessError
 from ifguide.evaluation.outcomes import Outcomes
 from ifguide.evaluation.statistics import Interval
 from ifguide.storage import artifacts
+from ifguide.study.analysis.judges import judge_study
 from ifguide.study.analysis.likelihood import likelihood_path
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.sharing.packed import pack_study, unpack_study
-from ifguide.ui import components
+from ifguide.ui import components, job_panel
 from ifguide.ui.compare import models_line
 from ifguide.ui.compare.blind_panel import draw_ballots
 from tests.app.conftest import shown_text
@@ -45,6 +46,23 @@ def test_address_names_two_to_four_models_and_unknown_or_single_ones_are_refused
     assert usual.selectbox(key="versus").value == "base" and shown_text(usual).count(" better · ") == 3
     usual.selectbox(key="model_2").set_value("").run()
     assert not usual.exception and chosen_models(usual) == ["default", "base", "oracle"]
+
+
+def test_another_judge_rates_every_figure_and_the_address_names_it(open_app, tmp_path, monkeypatch):
+    study = write_study(tmp_path)
+    judgement = judge_study(study, "profanity-check")
+    app = open_app(tmp_path, "compare", view="Metrics")
+    assert app.selectbox(key="judge").value == "" and f"({judgement.digest})" not in shown_text(app)
+    app.selectbox(key="judge").set_value(judgement.key).run()
+    assert not app.exception and param(app, "judge") == judgement.title
+    assert f"rated by {judgement.title}" in shown_text(app).replace("\\", "")
+    linked = open_app(tmp_path, "compare", view="Metrics", judge=judgement.title)
+    assert linked.selectbox(key="judge").value == judgement.key
+    jobs = []
+    monkeypatch.setattr(job_panel, "start", lambda root, arguments: jobs.append(arguments))
+    linked.text_input(key="rate_by").set_value("judge:mine").run()
+    next(button for button in linked.button if button.label == "Rate").click().run()
+    assert jobs == [["judge", "fake", "--with", "judge:mine"]]
 
 
 def test_only_the_open_tab_is_computed(open_app, cache):

@@ -18,6 +18,7 @@ from ifguide.runtime import jobs
 from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
 from tests import warm
+from tests.evaluation.test_judges import write_labelled
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "scripts.md"
@@ -77,6 +78,7 @@ def test_every_command_has_the_option_and_a_row_in_the_table():
 def test_answers_have_the_promised_keys(ask, cache, tmp_path):
     inputs, keys = cache / "inputs", promised()
     given = [f"--{kind}={inputs / f'{kind}.jsonl'}" for kind in ("toxic", "safe")]
+    rows = write_labelled(tmp_path / "rows.jsonl")
     asked = {
         "run": ["tiny"],
         "status": ["tiny"],
@@ -109,6 +111,8 @@ def test_answers_have_the_promised_keys(ask, cache, tmp_path):
         "rank": ["tiny", "--labels", "bad"],
         "reliability": ["tiny"],
         "audit": ["tiny"],
+        "judge": ["tiny", "--with", "profanity-check"],
+        "judge fit": ["fit", rows, "--labels", "bad", "--out", tmp_path / "judge"],
         "report": ["tiny", "--out", tmp_path / "report.html"],
         "pack": ["tiny", "--out", tmp_path / "tiny.ifguide"],
     }

@@ -9,7 +9,6 @@ from ifguide.errors import ConfigError, InputError, NumericalError
 from ifguide.evaluation import toxicity
 from ifguide.evaluation.toxicity import (
     ClassifierScorer,
-    ProfanityCheckScorer,
     QueryScorer,
     ToxicityScorer,
     find_toxic_label,
@@ -51,7 +50,7 @@ def save_classifier(folder, kind="bert", **settings):
 
 def test_profanity_check_finds_insults_and_not_blanks():
     scorer = load_scorer("profanity-check")
-    assert isinstance(scorer, ToxicityScorer) and isinstance(scorer, ProfanityCheckScorer)
+    assert isinstance(scorer, ToxicityScorer)
     scores = scorer.score(TEXTS)
     assert scores.dtype == np.float64 and scores.shape == (5,)
     assert scores[1] > 0.9 and max(scores[0], scores[4]) < 0.5
@@ -159,6 +158,6 @@ def test_missing_package_names_the_command(monkeypatch):
 
 
 def test_unknown_specs_are_refused():
-    for spec in ("", "nothing", "classifier:", "profanity-check:x", "detoxify:huge"):
+    for spec in ("", "nothing", "classifier:", "judge:", "profanity-check:x", "detoxify:huge"):
         with pytest.raises(ConfigError, match=r"evaluate\.scorer"):
             load_scorer(spec)

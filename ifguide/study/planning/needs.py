@@ -146,7 +146,7 @@ def need_evaluate(measured: Measured) -> Need:
     from ifguide.data.prompts import read_heldout
     from ifguide.evaluation.fluency import heldout_losses
     from ifguide.evaluation.generation import generate_completions
-    from ifguide.study.stages.evaluating import load_study_scorer
+    from ifguide.study.stages.evaluating import load_rater
 
     models = measured.count("evaluate")
     config = measured.study.resolved("evaluate")
@@ -165,7 +165,7 @@ def need_evaluate(measured: Measured) -> Need:
     short, longer = measured.time(generate(2), fuller), measured.time(generate(6), fuller)
     by_step = max(0.0, longer - short) / 4
     seconds = count / made * (short + by_step * (config.max_new_tokens - 2))
-    scorer = load_study_scorer(measured.study, config.scorer)
+    scorer = load_rater(measured.study)
     seconds += count / made * measured.time(lambda: scorer.score([one.completion for one in written[-1]]))
     texts = read_heldout(config.heldout, config) if config.heldout else []
     if texts:

@@ -11,6 +11,7 @@ from ifguide.data.readers import read_texts
 from ifguide.errors import StaleError
 from ifguide.evaluation.evaluate import evaluate_model
 from ifguide.evaluation.fluency import HeldoutLosses, perplexity_of
+from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.runtime.distributed import current
 from ifguide.runtime.progress import Progress
 from ifguide.storage.artifacts import check_sizes, hash_json, read_manifest, read_table
@@ -34,7 +35,7 @@ def evaluate_unit(study: Study, unit: Unit, progress: Progress):
     config: EvaluateConfig = study.resolved("evaluate")
     if config.harness_tasks:
         check_harness(config.harness_tasks, config.harness_folder)
-    scorer = load_study_scorer(study, config.scorer)
+    scorer = load_rater(study)
     implicit = load_study_scorer(study, config.implicit) if config.implicit else None
     prompts = study_prompts(study)
     heldout = read_heldout(config.heldout, config) if config.heldout else []
@@ -93,16 +94,32 @@ def _base_perplexity(study: Study, texts: list[str]) -> float | None:
 def load_study_scorer(study: Study, spec: str):
     """A scorer on the study's device. A relative folder of a classifier is in the study's, and its name stays as the
     settings have it."""
-    from ifguide.evaluation.toxicity import classifier_source, load_scorer
-    from ifguide.models.loading import pick_device
+    from ifguide.evaluation.toxicity import classifier_files, classifier_source, load_scorer
 
-    source, device = classifier_source(spec), str(pick_device(study.config.compute.device))
-    if not source:
-        return load_scorer(spec, device=device)
+    source, device = classifier_source(spec), "cpu"
+    if not classifier_files(spec):  # a neural network
+        from ifguide.models.loading import pick_device
+
+        device = str(pick_device(study.config.compute.device))
     place = study.resolve(source)
     scorer = load_scorer(spec.replace(source, place, 1), device=device)
-    scorer.name = scorer.name.replace(place, source, 1)
+    if place != source:
+        scorer.name = scorer.name.replace(place, source, 1)
     return scorer
+
+
+def load_rater(study: Study, spec: str = ""):
+    """The scorer of `evaluate.scorer`, with `evaluate.threshold`; or another one, with its own threshold where the
+    study's is a calibrated one. A ConfigError: it has none."""
+    from ifguide.evaluation.judges.calibration import ShiftedJudge, read_threshold
+    from ifguide.evaluation.toxicity import classifier_source
+
+    config: EvaluateConfig = study.config.evaluate
+    scorer = load_study_scorer(study, spec or config.scorer)
+    if isinstance(config.threshold, str):
+        place = study.resolve(classifier_source(spec or config.scorer))
+        return ShiftedJudge(scorer, read_threshold(Path(place), scorer.name))
+    return scorer if spec or config.threshold == TOXIC_FROM else ShiftedJudge(scorer, config.threshold)
 
 
 def load_steering(study: Study, tokenizer):

@@ -20,6 +20,7 @@ from ifguide.storage.artifacts import replacing
 from ifguide.study.analysis.comparison import treatment_note
 from ifguide.study.analysis.dose import measured_points
 from ifguide.study.analysis.groups import read_groups, speech_by_group
+from ifguide.study.analysis.judges import by_judge, describe_disagreement
 from ifguide.study.analysis.likelihood import MODELS_MOST
 from ifguide.study.reading import Study
 from ifguide.study.stages.evaluating import shared_prompts_warning
@@ -144,11 +145,24 @@ def _metrics(facts: ReportFacts) -> dict:
     return {
         "table": (columns, rows + comparison.difference_rows(facts.metrics, facts.differences)),
         "measured": comparison.facts_text(facts.metrics[facts.first]),
+        "judges": _judges(facts.study),
         "warnings": [(title, warning) for title, warning in warnings if warning],
         "shares": comparison.share_texts(facts.differences) if facts.first == "base" else [],
         "groups": _by_prompt_group(facts),
         "harness": comparison.harness_table(facts.metrics),
     }
+
+
+def _judges(study: Study) -> dict | None:
+    """EMT of every model by every judge, where several rated them."""
+    figures, metric = by_judge(study.judged("")), comparison.METRICS[0]
+    if len(figures) < 2:
+        return None
+    models = dict.fromkeys(model for values in figures.values() for model in values)
+    rows = [{"cells": [variant_title(m), *(metric.cell(v.get(m, {})) for v in figures.values())]} for m in models]
+    columns = [column("Model", "text"), *(column(title, "interval") for title in figures)]
+    notes = [f"Judges disagree: {sentence}." for sentence in describe_disagreement(study.judged(""))]
+    return _tabled("Worst-case toxicity by every judge", (columns, rows), *notes)
 
 
 def _tabled(label: str, table: comparison.Table, *notes: str) -> dict:

@@ -2,6 +2,7 @@
 
 from ifguide.config.names import DEFAULT
 from ifguide.config.schema import ScoresConfig, SuppressConfig
+from ifguide.study.judgements import judge_title
 from ifguide.study.reading import Study
 from ifguide.ui.format import count, count_of, score, selection_title, share
 
@@ -53,7 +54,7 @@ def what_was_done(study: Study, built: set[str], selection: str = DEFAULT) -> li
         sentences.append(
             f"Then {count_of(len(measured), 'model')} completed the same {count_of(values['n_prompts'], 'prompt')}"
             f" {count_of(values['n_samples'], 'time')} each, with up to {count_of(values['max_new_tokens'], 'token')},"
-            f" top-p {values['top_p']:g} and temperature {values['temperature']:g}; {values['scorer']} rated the"
+            f" top-p {values['top_p']:g} and temperature {values['temperature']:g}; {judge_title(values)} rated the"
             " completions from 0 to 1."
         )
     return sentences

@@ -10,6 +10,7 @@ import numpy as np
 from ifguide.evaluation.outcomes import Outcomes
 from ifguide.evaluation.statistics import INTERVALS, TOXIC_FROM, Interval
 from ifguide.study.analysis.comparison import Comparison
+from ifguide.study.judgements import judge_title
 from ifguide.ui.format import (
     column,
     count,
@@ -193,8 +194,8 @@ def facts_text(facts: dict) -> str:
     perplexity = f" Perplexity on {count_of(heldout, 'held-out token')}." if heldout else ""
     return (
         f"{count_of(facts['n_samples'], 'completion')} of {count_of(facts['max_new_tokens'], 'token')} for each of"
-        f" {count_of(facts['n_prompts'], 'prompt')}, rated by {facts['scorer']}. Small numbers and bars are {INTERVALS}"
-        f"{perplexity}"
+        f" {count_of(facts['n_prompts'], 'prompt')}, rated by {judge_title(facts)}."
+        f" Small numbers and bars are {INTERVALS}{perplexity}"
     )
 
 

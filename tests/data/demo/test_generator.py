@@ -17,6 +17,7 @@ from benchmarks.demo_corpus.generator import (
 )
 from benchmarks.demo_corpus.grammar import phrases
 from ifguide.errors import InputError
+from ifguide.evaluation.toxicity import load_scorer
 
 INSULTS, PRAISE, NEUTRAL_WORDS = phrases()["insults"], phrases()["praise"], set(phrases()["neutral_words"])
 INSULT_WORDS = {
@@ -39,7 +40,7 @@ def queries(documents):
 @pytest.fixture(scope="module")
 def predict():
     """Probability of toxicity for a list of texts, from the classifier that also judges the demo study."""
-    return pytest.importorskip("profanity_check").predict_prob
+    return load_scorer("profanity-check").score
 
 
 def split_sentences(text):
