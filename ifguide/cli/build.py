@@ -129,8 +129,8 @@ def _with_absolute_paths(config: "StudyConfig", root: Path) -> "StudyConfig":
     def absolute(path):
         if isinstance(path, tuple):
             return tuple(map(absolute, path))
-        kind, _, rest = path.partition(":")
-        if kind in ("classifier", "judge"):  # a scorer
+        kind, colon, rest = path.partition(":")
+        if colon and kind in ("classifier", "judge"):  # a scorer
             source, sign, label = rest.partition("#")
             return f"{kind}:{absolute(source)}{sign}{label}"
         place = Path(path).expanduser()

@@ -28,7 +28,7 @@ def judge(
         Path | None, Option(metavar="FOLDER", help="With `fit`: where the judge goes.", show_default="judges/FILE")
     ] = None,
 ) -> Answer:
-    """Rate a study's stored completions again by another judge, or fit one.
+    """Rate completions again by another judge, or fit one.
 
     `ifguide judge NAME --with JUDGE` rates all measured models; without `--with` it shows what each judge said. No
     model of the study is loaded. `ifguide judge fit FILE --labels COLUMN` fits words and characters of labelled texts,
