@@ -14,7 +14,8 @@ Shape letters as in `ifguide.influence`; L hidden states (the embedding's, and o
 queries.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ class Probe:
     auc: tuple[float, ...] = ()
     """Cross-validated AUC of each of the L hidden states over the queries."""
 
-    def score(self, states: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
+    def score(self, states: "Sequence[torch.Tensor] | Mapping[int, torch.Tensor]", batch: Batch) -> torch.Tensor:
         """float32 (B, T-1), as `batch.targets`: the score of each predicted token, from the batch's `hidden_states`; 0
         where nothing counts."""
         own = states[self.layer][:, 1:].float()
@@ -56,6 +57,35 @@ def hidden_states(model: Any, batch: Batch) -> tuple[torch.Tensor, ...]:
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     with torch.inference_mode():
         return model.base_model(**inputs, output_hidden_states=True, use_cache=False).hidden_states
+
+
+@contextlib.contextmanager
+def read_states(model: Any, layers: Iterable[int]) -> Iterator[dict[int, torch.Tensor]]:
+    """Inside the block passes of others through the model are listened to. After it the dict has the state (B, T, H) of
+    each layer, the mean over the passes: for two passes at θ+εv and θ-εv that is the state at θ but for a term in ε².
+    A pass may hold the batch several times, one after the other. A ConfigError: the model's blocks are not a list."""
+    n_blocks, base = model.config.get_text_config().num_hidden_layers, model.base_model
+    lists = (part for part in base.modules() if isinstance(part, nn.ModuleList) and len(part) == n_blocks)
+    blocks = next(lists, None)
+    if blocks is None:
+        raise ConfigError("this model's blocks are not a list, so its states are read in a pass of their own")
+    passes: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
+    states: dict[int, torch.Tensor] = {}
+
+    def before(layer: int):
+        return lambda block, args, named: passes[layer].append(args[0] if args else named["hidden_states"])
+
+    with contextlib.ExitStack() as hooks:
+        for layer in passes:
+            if layer < n_blocks:
+                hook = blocks[layer].register_forward_pre_hook(before(layer), with_kwargs=True)
+            else:
+                hook = base.register_forward_hook(lambda base, args, output: passes[n_blocks].append(output[0]))
+            hooks.callback(hook.remove)
+        yield states
+    fewest = min(len(state) for seen in passes.values() for state in seen)
+    for layer, seen in passes.items():
+        states[layer] = torch.cat(seen).unflatten(0, (-1, fewest)).mean(0)
 
 
 def fit_probe(

@@ -34,11 +34,13 @@ def test_a_talk_is_given_by_keyboard_alone_and_replayed_without_a_network(browse
     wait_until_still(page)
     assert title.inner_text() == "The same prompt, before and after"
 
+    n_slides = int(deck.locator("footer .num").inner_text().split(" / ")[1])  # one more if a threshold was measured
     press(page, "n", *"hi?", "Escape", "n", "o", "End", "ArrowUp")  # a note on this slide, and the claim left out
     assert not deck.get_by_role("textbox", name="Notes").is_visible()
     assert deck.locator(".pick.on").inner_text().endswith("prompts.")
     press(page, " ", "Escape", "Home")
-    assert deck.locator("footer .num").inner_text() == "1 / 6" and title.inner_text().startswith("The same prompt")
+    assert deck.locator("footer .num").inner_text() == f"1 / {n_slides - 1}"
+    assert title.inner_text().startswith("The same prompt")
     wait_until_still(page)
     plan = json.loads((cache / "fake" / "stage.json").read_text(encoding="utf-8"))
     assert plan["notes"] == {"pair": "hi?"} and plan["hidden"] == ["claim"]
@@ -56,7 +58,7 @@ def test_a_talk_is_given_by_keyboard_alone_and_replayed_without_a_network(browse
     assert deck.locator("section h3").count() == 4
     for width, height in SIZES:
         page.set_viewport_size({"width": width, "height": height})
-        for _ in range(6):
+        for _ in range(n_slides - 1):
             press(page, "ArrowRight")
             assert main.evaluate(BELOW) <= 0, (width, title.inner_text())
         press(page, "Home", "ArrowRight")

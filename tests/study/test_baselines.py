@@ -29,7 +29,7 @@ from ifguide.study.stages.baselines import score_by_leaving_words_out, score_doc
 from ifguide.study.stages.document_table import table_path
 from ifguide.study.stages.evaluating import evaluate_unit
 from ifguide.study.stages.select import open_index, save_mask, save_selection
-from ifguide.study.variants import BASELINES, METHODS, OTHERS, recipe
+from ifguide.study.variants import BASELINES, METHODS, OTHERS, UNSELECTED, recipe
 from ifguide.ui.threshold.selection_panel import settings_line
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
@@ -167,7 +167,7 @@ def test_the_table_holds_what_was_measured(compared):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         metrics = compared.metrics(name)
         assert cells[4].startswith(f"{metrics['emt']:.3f} [") and cells[6] == f"{metrics['perplexity']:.2f}"
-        if name in ("base", "dpo", "steered"):
+        if name in UNSELECTED:
             assert cells[1:3] == ["–", "–"]
         else:
             assert cells[2] == f"{compared.selection(recipe(compared.config, name).selection).mask.sum():,}"

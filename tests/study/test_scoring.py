@@ -8,11 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from ifguide.config.attributions import KINDS, ScoreKind
 from ifguide.config.io import config_to_dict, override
 from ifguide.config.schema import QuerySetsConfig, StudyConfig
 from ifguide.errors import ConfigError, InputError
+from ifguide.influence.batches import make_batches
 from ifguide.influence.derivative import AGREEMENT
 from ifguide.models.loading import Placement, load_model
 from ifguide.runtime import distributed
@@ -23,6 +25,8 @@ from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import import_scores, run_study
 from ifguide.study.reading import Study
 from ifguide.study.sharing.export import export_study
+from ifguide.study.stages.attributions import Place, own_loss, probe
+from ifguide.study.stages.checkpoints import corpus_sequences
 from ifguide.study.stages.select import open_index, save_selection
 from tests.one_case import for_each
 from tests.tiny_study import CONTEXT, save_tiny_model, tiny_config, write_tiny_inputs
@@ -189,6 +193,24 @@ def test_a_datatrove_pipeline_scores_documents_elsewhere_and_the_study_gathers_t
         pq.write_table(pa.Table.from_pylist([rows[1], rows[0] | change]), tmp_path / "bad.parquet")
         with pytest.raises(InputError, match=said):
             import_scores(study, "bad", tmp_path / "bad.parquet")
+
+
+def test_the_probe_read_from_the_passes_of_influence_is_the_probe(scored, tmp_path, monkeypatch):
+    """Both branches of a central difference hold the states at θ, but for a term in ε²."""
+    central = dataclasses.replace(scored.config.scores, probe=True, derivative="central")
+    study, read = again(scored, tmp_path / "read", scores=central), []
+    place = Place(study=study, checkpoint=study.checkpoint_names()[0], probes=True)
+    listening, alone = own_loss.make_scorer(place), probe.make_scorer(place)
+    assert listening.files == ("own_loss", "token_loss", "probe") and listening.notes["probes"] == alone.notes["probes"]
+    for batch in make_batches(corpus_sequences(study), 64):
+        counted = batch.counted
+        read.append(torch.stack([made.by_file(batch)["probe"][counted] for made in (listening, alone)]))
+    ours, theirs = torch.cat(read, dim=1).numpy()
+    assert np.corrcoef(ours, theirs)[0, 1] >= 0.99999 and np.abs(ours - theirs).max() <= 0.01 * theirs.std()
+    monkeypatch.setattr(probe, "make_scorer", None)  # a run has no pass of its own for it
+    run_study(study, until="scores")
+    stored = np.load(study.folder(Unit("scores")) / study.checkpoint_names()[0] / "probe.npy")
+    np.testing.assert_allclose(np.sort(stored[study.corpus().valid()]), np.sort(ours), rtol=1e-5)
 
 
 def test_a_probe_is_scored_at_every_checkpoint_and_selects_tokens(scored, tmp_path):

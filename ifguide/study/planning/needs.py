@@ -135,7 +135,9 @@ def need_scores(measured: Measured) -> Need:
     if "position" in kinds:
         seconds += measured.n_tokens * by_token(lambda b: position_scores(split, measured.modules, [along] * sets, b))
     if "probe" in kinds:
-        read = measured.n_tokens + sets * sum(len(ids) for ids, _ in measured.sample.queries)
+        read = sets * sum(len(ids) for ids, _ in measured.sample.queries)
+        if "own_loss" not in kinds or measured.config.scores.derivative == "jvp":  # else influence's passes give it
+            read += measured.n_tokens
         seconds += read * by_token(lambda batch: hidden_states(measured.model, batch))
     stored = [kind for kind in kinds if not KINDS[kind].parts]
     return measured.need(n * seconds, 4 * measured.n_tokens * (n * len(stored) + len(kinds)), measured.matrices * sets)

@@ -58,11 +58,18 @@ def score_kinds(
     notes: dict[str, dict] = {}
     work = Path(processes.decide(lambda: str(open_scoring(study, unit))))
     computed = [kind for kind in kinds if KINDS[kind].module and not KINDS[kind].parts]
-    turns = list(itertools.product(checkpoints, computed))
+    turns, given = list(itertools.product(checkpoints, computed)), set[tuple[str, str]]()
     for number, (checkpoint, kind) in enumerate(turns):
         along = directions(checkpoint) if directions else None
-        scorer = make_scorer(kind, Place(study=study, checkpoint=checkpoint, sets=sets, directions=along))
+        place = Place(
+            study=study, checkpoint=checkpoint, sets=sets, directions=along, probes={"own_loss", "probe"} <= {*computed}
+        )
         report = report_part(progress, part=number, parts=len(turns))
+        if kind == "probe" and given.issuperset((checkpoint, file) for file in place.files(kind)):
+            report(1, 1)  # by the passes of influence
+            continue
+        scorer = make_scorer(kind, place)
+        given.update((checkpoint, file) for file in scorer.files)
         store = score_in_shards(study, work / checkpoint, scorer, report, task)
         if processes.is_main and not task:
             store.assemble(folder / checkpoint)

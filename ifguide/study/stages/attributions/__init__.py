@@ -33,6 +33,8 @@ class Place:
     """Pairs of query sets: names of `queries.extra`, empty for the study's own."""
     directions: list[Direction] | None = None
     """v of each pair, (O, I) a layer; None: as the study's stage `direction` stored them."""
+    probes: bool = False
+    """The probe is scored as well: influence gives it where its passes hold the states."""
     notes: dict = field(default_factory=dict)
     """What the scorer of an earlier run found out here (`Scorer.notes`), to score in the same way again."""
 
