@@ -47,9 +47,8 @@ def main() -> None:
     rounds = [(run(own, alone), run(both)) for _ in range(options.rounds)]
     apart, together = (min(seconds for seconds, _ in side) for side in zip(*rounds, strict=True))
     (_, theirs), (_, ours) = rounds[0]
-    print(
-        f"{len(ours):,} tokens: {apart:.2f} s with a pass for the probe, {together:.2f} s without: {apart / together:.2f} x"
-    )
+    ratio = f"{apart:.2f} s with a pass for the probe, {together:.2f} s without: {apart / together:.2f} x"
+    print(f"{len(ours):,} tokens: {ratio}")
     print(f"probe's scores: 1 - r = {1 - np.corrcoef(ours, theirs)[0, 1]:.1e}")
 
 
