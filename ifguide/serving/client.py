@@ -52,7 +52,8 @@ class ModelWorker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+            # without waiting threads that spin, a job beside it does not slow it down tenfold
+            env={"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {"HF_HUB_OFFLINE": "1"},
             start_new_session=True,  # the end of its input ends it, not a key pressed in the app's terminal
         )
 

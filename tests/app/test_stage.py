@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from ifguide.study.folder import list_studies
 from ifguide.study.lineage import Unit
+from ifguide.study.sharing.packed import pack_study, unpack_study
 from ifguide.ui.loaders import load_study
 from ifguide.ui.report.slides import make_slides
 from ifguide.ui.results import pins
@@ -133,6 +135,17 @@ def test_slides_are_ordered_hidden_and_have_their_notes(tmp_path):
         ("claim", False, "hello"),
         ("pair", True, ""),
     ]
+
+
+def test_notes_stay_out_of_packs_and_on_a_recorded_study_until_the_next_talk(tmp_path):
+    study = write_study(tmp_path / "mine")
+    deck.save_plan(study.root, {"notes": {"claim": "mine"}})
+    file, cache = pack_study(study, tmp_path / "fake.ifguide"), tmp_path / "theirs"
+    root = cache / unpack_study(file, cache)
+    assert [slide["note"] for slide in deck.arrange(SLIDES, root)] == ["", "", ""]
+    deck.save_plan(root, {"notes": {"claim": "theirs"}})
+    unpack_study(file, cache)
+    assert deck.arrange(SLIDES, root)[0]["note"] == "theirs" and list_studies(cache) == [root.name]
 
 
 def test_measured_models_are_bars_by_tokens_and_edited_ones_are_hollow(loaded):

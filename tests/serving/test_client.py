@@ -20,7 +20,7 @@ for line in sys.stdin:
     if message.get("ask", {}).get("prompt") == "killed":
         os.kill(os.getpid(), 9)
     n += 1
-    print(json.dumps({"id": n, "heard": message}), flush=True)
+    print(json.dumps({"id": n, "heard": message, "waits": os.environ["OMP_WAIT_POLICY"]}), flush=True)
 """
 
 
@@ -42,6 +42,14 @@ def test_a_crash_is_said_in_one_line_and_the_next_request_starts_it_again(echo):
         echo.read(id)
     with pytest.raises(ProcessError, match="killed, perhaps because the memory ran out"):
         echo.ask(prompt="killed")
+
+
+@pytest.mark.parametrize("own", ["", "ACTIVE"])
+def test_its_threads_do_not_spin_unless_the_environment_says_so(echo, monkeypatch, own):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if own:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    assert echo.read(echo.ask(prompt="a"))["waits"] == (own or "PASSIVE")
 
 
 def test_it_is_started_by_a_request_only(echo):

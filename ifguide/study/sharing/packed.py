@@ -25,6 +25,8 @@ from ifguide.study.reading import Study
 SUFFIXES = (".json", ".jsonl", ".npy", ".parquet", ".arrow", ".toml")
 LEFT_OUT = ("factors", "direction", "tokenizer", "jobs", "plans")
 """Folders of which only manifests are kept."""
+PRIVATE = "stage.json"
+"""A speaker's notes, see `ifguide.ui.stage.deck`."""
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "special_tokens_map.json", "added_tokens.json")
 """Files of a tokenizer beside a model's weights."""
 OPENED = "IFGUIDE_STUDY"
@@ -74,7 +76,7 @@ def pack_study(study: Study, path: Path) -> Path:
 
 def _is_kept(inside: Path) -> bool:
     hidden = any(part.startswith(".") or ".partial-" in part for part in inside.parts)
-    if hidden or inside.name in (LOCK, RECORD, *TOKENIZER):
+    if hidden or inside.name in (LOCK, RECORD, PRIVATE, *TOKENIZER):
         return False
     return inside.suffix in SUFFIXES and (inside.name == artifacts.MANIFEST or not set(LEFT_OUT) & set(inside.parts))
 

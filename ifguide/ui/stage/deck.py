@@ -1,26 +1,31 @@
-"""Which slides are shown, in which order, and the speaker's notes: `stage.json` in the study's folder. No streamlit
-here."""
+"""Which slides are shown, in which order, and the speaker's notes: `stage.json` in the study's folder. Of a recorded
+study, which is replaced when its file is opened again, `NAME.stage.json` beside it. No streamlit here."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from ifguide.errors import StaleError
 from ifguide.storage import artifacts
+from ifguide.storage.lock import read_record
+from ifguide.study.sharing.packed import PRIVATE as FILE
 
-FILE = "stage.json"
-"""`order` and `hidden`, lists of slides' keys, and `notes` by key."""
 ORDER = ("claim", "pair", "live", "sources", "threshold", "dose", "vote", "costs")
 """The slides' keys, in the order of a new study."""
 
 
+def _path(root: Path) -> Path:
+    return root.with_name(f"{root.name}.{FILE}") if read_record(root) else root / FILE
+
+
 def save_plan(root: Path, plan: dict) -> None:
-    artifacts.write_json(root / FILE, plan)
+    """Keep `order` and `hidden`, lists of slides' keys, and `notes` by key."""
+    artifacts.write_json(_path(root), plan)
 
 
 def arrange(slides: Sequence[dict], root: Path) -> list[dict]:
     """Slides as planned, each with whether it is `hidden` and its `note`. What cannot be read is ignored."""
     try:
-        plan = artifacts.read_json(root / FILE)
+        plan = artifacts.read_json(_path(root))
     except StaleError:
         plan = {}
     parts = [(plan if isinstance(plan, dict) else {}).get(name) for name in ("order", "hidden", "notes")]
