@@ -3,7 +3,8 @@
 The answer's own gradient through the study's curvature is one direction v = (F + dI)⁻¹ ∇CE(answer). A token's score is
 the derivative of its loss along v, as `own_loss` is along the direction of the queries; a document's is the sum of its
 tokens': positive where training on the document made the answer likelier. Candidates are scored, not the whole corpus:
-documents that read alike, the study's highest by score, and random ones, whose range is what chance gives.
+documents that read alike, the study's highest by score, the nearest by the gradient index if there is one, and random
+ones, whose range is what chance gives.
 """
 
 import itertools
@@ -22,15 +23,19 @@ from ifguide.study.reading import Study
 from ifguide.study.stages import checkpoints
 from ifguide.study.stages.editing import EditedTokens, load_base, selected_gradient
 from ifguide.study.stages.evaluating import missing_weights
+from ifguide.study.stages.gradients import open_index
 
 if TYPE_CHECKING:
     from ifguide.influence.central import CentralDifference
     from ifguide.models.layers import Layers, Matrices
 
-ALIKE, SCORE, RANDOM = "alike", "score", "random"
-"""Where a candidate comes from: it shares the answer's rare words, the study ranks it high, or chance."""
+INDEX, ALIKE, SCORE, RANDOM = "index", "alike", "score", "random"
+"""Where a candidate comes from: the gradient index puts it high, it shares the answer's rare words, the study ranks it
+high, or chance."""
 CANDIDATES = {ALIKE: 80, SCORE: 80, RANDOM: 40}
 """How many documents of each source are scored."""
+WITH_INDEX = {INDEX: 100, ALIKE: 40, SCORE: 20, RANDOM: 40}
+"""The same where there is a gradient index."""
 DOCUMENTS_AT_ONCE = 8
 """Documents scored together; the reader sees them as soon as they are."""
 LOSS_STEP = 0.02
@@ -56,7 +61,7 @@ class Candidate:
     document: int
     """Its number in the corpus."""
     sources: tuple[str, ...]
-    """Of `ALIKE`, `SCORE` and `RANDOM`, those that gave it."""
+    """Of `INDEX`, `ALIKE`, `SCORE` and `RANDOM`, those that gave it."""
     alike: float = 0.0
     """Sum of the weights of the rare words that it shares with the answer."""
 
@@ -132,18 +137,23 @@ def _order(study: Study) -> np.ndarray | None:
 
 
 def choose_candidates(
-    study: Study, answer: Answer, index: WordIndex, counts: Mapping[str, int] = CANDIDATES, seed: int = 0
+    study: Study,
+    answer: Answer,
+    index: WordIndex,
+    counts: Mapping[str, int] = CANDIDATES,
+    seed: int = 0,
+    nearest: Sequence[int] = (),
 ) -> list[Candidate]:
     """The documents to score: the first of each source, then the second of each, and so on; no document twice. `seed`
-    draws the random ones."""
+    draws the random ones; `nearest` are those of the gradient index, the best first."""
     corpus, order = study.corpus(), _order(study)
     near = index.nearest(answer.completion, n=counts[ALIKE], span=answer.span, order=order)[0]
     alike = {match.document: match.score for match in near}
     drawn = np.random.default_rng(seed).permutation(corpus.n_documents)[: counts[RANDOM]]
     ranked = [] if order is None else order[: counts[SCORE]].tolist()
     sources: dict[int, list[str]] = {}
-    for turn in itertools.zip_longest(list(alike), ranked, drawn.tolist()):
-        for source, document in zip((ALIKE, SCORE, RANDOM), turn, strict=True):
+    for turn in itertools.zip_longest(list(nearest), list(alike), ranked, drawn.tolist()):
+        for source, document in zip((INDEX, ALIKE, SCORE, RANDOM), turn, strict=True):
             if document is not None:
                 sources.setdefault(document, []).append(source)
     return [
@@ -235,6 +245,13 @@ class Tracer:
             if not counted.any():
                 raise InputError(f"trace: no token of the answer is in its characters {span[0]} to {span[1]}")
         return ids, counted
+
+    def choose(self, answer: Answer, direction: "Matrices", words: WordIndex) -> list[Candidate]:
+        """The documents to score for an answer with this direction, through the gradient index if there is one."""
+        if (index := open_index(self.study)) is None:
+            return choose_candidates(self.study, answer, words)
+        nearest = index.nearest(direction, WITH_INDEX[INDEX]).tolist()
+        return choose_candidates(self.study, answer, words, WITH_INDEX, nearest=nearest)
 
     def trace(self, direction: "Matrices", candidates: Sequence[Candidate]) -> Iterator[list[Traced]]:
         """Score candidates in their order, `DOCUMENTS_AT_ONCE` at a time. A caller that asks no more stops the work."""
