@@ -1,4 +1,4 @@
-"""`ifguide explain`, `index-gradients`, `map`, `mechanism`, `rank`, `reliability`, `report`, `trace`: what a study shows."""
+"""`ifguide explain`, `index-gradients`, `map`, `mechanism`, `rank`, `reliability`, `report`, `trace`: what it shows."""
 
 import dataclasses
 import math

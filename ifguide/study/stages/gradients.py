@@ -34,7 +34,8 @@ class GradientIndex:
         from ifguide.influence.compressed import Coordinates
 
         require_fresh(study, unit, f"index-gradients {study.name} --dimensions {unit.name}")
-        folder, fields = study.folder(unit), {}
+        folder = study.folder(unit)
+        fields: dict[str, dict] = {}
         for name, tensor in artifacts.load_tensors(folder / COORDINATES, device).items():
             layer, field = name.rsplit("|", 1)
             fields.setdefault(layer, {})[field] = tensor
