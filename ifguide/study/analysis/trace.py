@@ -208,24 +208,25 @@ class Tracer:
 
     def score_answers(self, document: int, answers: Sequence[Answer]) -> np.ndarray:
         """float64 (n,): how much likelier training on a document made each whole answer. It is what a trace of the
-        answer gives the document, from the other side: the derivative of the answer's loss along the document's v."""
+        answer gives the document, from the other side: the derivative of the answer's loss along the document's v,
+        exactly, by one pass forward and backward."""
+        import torch
+
+        from ifguide.influence.attribution import position_scores
         from ifguide.influence.batches import make_batches, query_sequences
+        from ifguide.influence.losses import SplitModel
 
         corpus, mask = self.study.corpus(), np.zeros(self.study.corpus().n_tokens, bool)
         part = slice(int(corpus.offsets[document]), int(corpus.offsets[document + 1]))
         mask[part] = corpus.valid_parts[part]
         direction = self._precondition(selected_gradient(self.study, self.model, self.modules, EditedTokens(mask)))
         encoded = [self._encode(answer.prompt, answer.completion, None) for answer in answers]
-        batches = [*make_batches(query_sequences(encoded), self.study.config.compute.tokens_per_batch)]
-
-        owners = np.concatenate([np.repeat(batch.sequence.numpy(), batch.counted.sum(1)) for batch in batches])
-
-        def score(scorer: "CentralDifference") -> np.ndarray:
-            parts = [scorer.scores(batch.to(self.device))[0].cpu()[batch.counted].numpy() for batch in batches]
-            return np.concatenate(parts)
-
-        sums = np.bincount(owners, score(self._scorer(direction, score)), len(answers))
-        return sums / np.maximum(np.bincount(owners, minlength=len(answers)), 1)
+        sums, counts, split = np.zeros(len(answers)), np.zeros(len(answers)), SplitModel.of(self.model)
+        for batch in make_batches(query_sequences(encoded), self.study.config.compute.tokens_per_batch):
+            scores, _ = position_scores(split, self.modules, [direction], batch.to(self.device))
+            sums[batch.sequence] = scores[0].sum(1, dtype=torch.float64).cpu()
+            counts[batch.sequence] = batch.counted.sum(1)
+        return sums / np.maximum(counts, 1)
 
     def _encode(self, prompt: str, completion: str, span: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
         """Token ids int64 (T,) and which of them count, bool (T,)."""
