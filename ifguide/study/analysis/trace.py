@@ -10,6 +10,7 @@ ones, whose range is what chance gives.
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -189,6 +190,10 @@ class Tracer:
             factors = checkpoints.read_factors(study, checkpoint, str(device))
         return cls(study=study, model=model, modules=modules, device=device, factors=factors)
 
+    @cached_property
+    def _tokenizer(self):
+        return checkpoints.study_tokenizer(self.study)
+
     def direction(self, answer: Answer) -> "Matrices":
         """v of an answer, (O, I) a layer: moving the weights along -v makes it likelier, and the contrast less. An
         InputError: no token of the answer counts."""
@@ -233,7 +238,7 @@ class Tracer:
         from ifguide.data.queries import encode_pairs
         from ifguide.data.tokenizing import tokenize
 
-        layout, tokenizer = checkpoints.read_layout(self.study), checkpoints.study_tokenizer(self.study)
+        layout, tokenizer = checkpoints.read_layout(self.study), self._tokenizer
         [(ids, counted)] = encode_pairs([(prompt, completion)], tokenizer, layout["max_length"], layout["bos"])
         if span is not None:
             [text] = tokenize(tokenizer, [prompt + completion])
@@ -266,15 +271,17 @@ class Tracer:
     def _scorer(self, direction: "Matrices", score: "Callable[[CentralDifference], np.ndarray]") -> "CentralDifference":
         """Steps by the multiple of v that changes the losses that `score` scores by `LOSS_STEP`."""
         from ifguide.influence.central import CentralDifference
+        from ifguide.influence.losses import SplitModel
 
+        model = SplitModel.of(self.model)
         length = sum(float(v.square().sum()) for v in direction.values()) ** 0.5
         step = LOSS_STEP / length if length else 1.0
         for _ in range(2):
-            values = score(CentralDifference(self.model, self.modules, direction, step)).astype(np.float64)
+            values = score(CentralDifference(model, self.modules, direction, step)).astype(np.float64)
             if not values.any():
                 break
             step = LOSS_STEP / float(np.sqrt(np.mean(np.square(values[values != 0]))))
-        return CentralDifference(self.model, self.modules, direction, step)
+        return CentralDifference(model, self.modules, direction, step)
 
     def _score(self, documents: Sequence[int], scorer: "CentralDifference") -> list[np.ndarray]:
         """float32 (T,) of each document's tokens, 0 where nothing counts."""
