@@ -15,7 +15,7 @@ from ifguide.evaluation.toxicity import QueryScorer, classifier_files, classifie
 from ifguide.selection.algorithm import TAIL
 from ifguide.selection.index.build import INDEX_VERSION
 from ifguide.study.lineage import InputFile, Unit, scores_unit, weights_unit
-from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, recipe
+from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, edit_recipe, recipe
 
 _FROM_MODELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "loss-difference": (("corpus", "queries", "model"), ("baselines", "training")),
@@ -210,6 +210,15 @@ def curvature_unit(config: StudyConfig, variant: VariantConfig) -> Unit:
     if place == "auto":  # early checkpoints of a random start have learned too little
         place = "final" if config.model.mode == "scratch" else "checkpoint"
     return Unit("factors") if place == "checkpoint" and needs_direction(config.scores) else Unit("curvature", place)
+
+
+def _gradient_reads(config: StudyConfig, name: str) -> list[Unit]:
+    return [Unit("corpus"), Unit("model"), curvature_unit(config, edit_recipe(config, DEFAULT, {}))]
+
+
+def _gradient_settings(config: StudyConfig, name: str) -> dict:
+    made_at = _some(config, "direction", "damping", "damping_unit") | _some(config, "model", "dtype", "modules")
+    return made_at | {"gradients.dimensions": int(name)}
 
 
 def _suppress_files(config: StudyConfig, name: str) -> list[InputFile]:
@@ -422,6 +431,15 @@ ON_REQUEST: dict[str, Stage] = {
         settings=_sections("factors", "model", without=_MAKE_THE_MODEL | {"factors.partitions"}),
         batch=PASSES,
         build="ifguide.study.stages.editing:build_curvature",
+    ),
+    "gradients": Stage(
+        title="Index the gradients",
+        note="Keeps a compressed gradient of every document, so that an answer is traced through the whole corpus.",
+        reads=_gradient_reads,
+        folder="gradients",
+        settings=_gradient_settings,
+        batch=PASSES,
+        build="ifguide.study.stages.gradients:build_gradients",
     ),
 }
 """Stages that no run asks for: what reads their artefacts has them made."""
