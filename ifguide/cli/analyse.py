@@ -183,10 +183,8 @@ def trace(
             save_documents(study, save, best, tracing.name_answer(prompt, text))
     rows = [tracing.describe_traced(study, one) for one in traced]
     low, high = tracing.noise_floor(traced)
-    found_by = [", ".join(row["sources"]).replace(tracing.INDEX, "gradient") for row in rows]
     shown = [
-        (row["document"], f"{row['score']:+.4g}", f"{row['alike']:.1f}", found)
-        for row, found in zip(rows, found_by, strict=True)
+        (row["document"], f"{row['score']:+.4g}", f"{row['alike']:.1f}", ", ".join(row["sources"])) for row in rows
     ]
     note = f"{len(rows)} documents; random ones score {low:+.4g} to {high:+.4g}"
     if save:

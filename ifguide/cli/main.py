@@ -128,10 +128,8 @@ def options(
 
 for module in (build, queries, settings, status, studies, select, train, analyse, audit, judge):
     for function in module.COMMANDS:
-        name = function.__name__.removesuffix("_documents").removesuffix(
-            "_studies"
-        )  # those would hide a word of Python
-        app.command(name.replace("_", "-"))(answers(function, speaks))
+        name = function.__name__.removesuffix("_documents").removesuffix("_studies").replace("_", "-")
+        app.command(name)(answers(function, speaks))
 
 
 @app.command()

@@ -63,7 +63,8 @@ def choose_coordinates(
     factors: Mapping[str, LayerFactors], n: int, damping: float, unit: str = "mean-eigenvalue"
 ) -> dict[str, Coordinates]:
     """The n coordinates, or all if there are fewer, by layer; layers without any are left out. `damping` and `unit` are
-    as for `differential_direction`. Two layers' factors are in memory at once."""
+    as for `differential_direction`. Two layers' factors are in memory at once. Layers are in the order of their names,
+    as a coordinate's place in φ is made of it."""
     means, shifts, best = expert_means(factors), {}, {}
     for name, layer in factors.items():
         values, scale = layer.eigenvalues, 1.0 if unit == "absolute" else means.get(name, float(layer.mean))
@@ -77,7 +78,7 @@ def choose_coordinates(
         left -= len(places)
         if len(places):
             kept[name] = _coordinates(factors[name], places, shifts[name])
-    return kept
+    return dict(sorted(kept.items()))
 
 
 def _coordinates(factors: LayerFactors, places: torch.Tensor, shift: float) -> Coordinates:
@@ -96,11 +97,8 @@ def _coordinates(factors: LayerFactors, places: torch.Tensor, shift: float) -> C
 def compress_direction(direction: Matrices, kept: Mapping[str, Coordinates]) -> np.ndarray:
     """φ (K,) of what the direction v = (F + dI)⁻¹q is of. Its product with a sequence's φ is how much likelier training
     on the sequence makes what v lowers."""
-    parts = [
-        one.to(direction[name].device, direction[name].dtype).of_direction(direction[name]).cpu()
-        for name, one in kept.items()
-    ]
-    return torch.cat(parts).numpy()
+    pairs = [(direction[name], one) for name, one in kept.items()]
+    return torch.cat([one.to(v.device, v.dtype).of_direction(v).cpu() for v, one in pairs]).numpy()
 
 
 def compress_documents(
@@ -108,22 +106,17 @@ def compress_documents(
     modules: Layers,
     kept: Mapping[str, Coordinates],
     batches: Iterable[Batch],
-    owner: Callable[[Batch], np.ndarray],
-    n_documents: int,
+    offsets: np.ndarray,
     report: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """φ of documents, (D, K) in float32 or better: of the sum of the losses of their tokens that count.
-
-    Args:
-        batches: with every sequence of the documents.
-        owner: the document of each sequence of a batch, int64 (B,).
-        report: called with the tokens done.
-    """
+    """φ of documents, (D, K) in float32 or better: of the sum of the losses of their tokens that count. `batches` have
+    every sequence of the documents, document d owns the corpus tokens `offsets[d]` to `offsets[d + 1]`, int64 (D+1,),
+    and `report` is called with the tokens done."""
     split, device, dtype = SplitModel.of(model), device_of(model), accumulation_dtype(model)
     edges = np.cumsum([0, *(len(one.rows) for one in kept.values())])
     places = {name: slice(*edges[number : number + 2]) for number, name in enumerate(kept)}
     kept = {name: one.to(device_of(modules[name]), dtype) for name, one in kept.items()}
-    result, done = torch.zeros(n_documents, int(edges[-1]), dtype=dtype), 0
+    result, done = torch.zeros(len(offsets) - 1, int(edges[-1]), dtype=dtype), 0
 
     def add(name: str, a: torch.Tensor, g: torch.Tensor, at: torch.Tensor) -> None:
         values = kept[name].of_outer(a.to(dtype), g.to(dtype)).cpu()
@@ -131,7 +124,9 @@ def compress_documents(
 
     with watch(split.model, {name: modules[name] for name in kept}, on_gradient=add):
         for batch in batches:
-            owners, width = torch.from_numpy(owner(batch)), batch.input_ids.shape[1]
+            last, width = batch.target_index.max(1).values.numpy(), batch.input_ids.shape[1]
+            # last is -1 where nothing counts, and no gradient is
+            owners = torch.from_numpy(np.searchsorted(offsets, last, side="right") - 1).clamp(min=0)
             backpropagate(split, batch.to(device))
             done += batch.n_tokens
             if report:

@@ -14,7 +14,7 @@ from ifguide.study.pipeline import build
 from ifguide.study.reading import Study
 from ifguide.study.stages import gradients
 from ifguide.study.stages.checkpoints import corpus_sequences
-from ifguide.study.stages.gradients import GradientIndex, explain_index, find_index, open_index
+from ifguide.study.stages.gradients import GradientIndex, explain_index, open_index
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.small_study import changed
 from tests.study.test_trace import ANSWER
@@ -58,17 +58,8 @@ def truth(built, tracer):
 def products(study, tracer, n):
     """What n coordinates give, in float64."""
     kept, config = choose_coordinates(tracer.factors, n, study.config.direction.damping), study.config
-    offsets = np.asarray(study.corpus().offsets)
-    rows = compress_documents(
-        tracer.model,
-        tracer.modules,
-        kept,
-        make_batches(corpus_sequences(study), config.compute.tokens_per_batch),
-        lambda batch: np.maximum(
-            np.searchsorted(offsets, batch.target_index.max(1).values.numpy(), side="right") - 1, 0
-        ),
-        study.corpus().n_documents,
-    )
+    batches = make_batches(corpus_sequences(study), config.compute.tokens_per_batch)
+    rows = compress_documents(tracer.model, tracer.modules, kept, batches, np.asarray(study.corpus().offsets))
     assert rows.dtype == np.float64 and rows.shape[1] == min(
         n, sum(f.eigenvalues.numel() for f in tracer.factors.values())
     )
@@ -109,6 +100,14 @@ def test_an_index_of_another_model_or_curvature_is_refused_and_traced_without(st
     assert open_index(moved) is None and "`ifguide index-gradients tiny`" in explain_index(moved)
 
 
+def test_a_smaller_index_is_used_when_a_larger_one_is_stale(study):
+    build(study, [LARGER := Unit("gradients", "600")])
+    assert open_index(study).rows.shape[1] == 600
+    manifest = study.folder(LARGER) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"gradients.dimensions": 600', '"gradients.dimensions": 601'))
+    assert open_index(Study.open("tiny", study.root.parent)).rows.shape[1] == 500 and not explain_index(study)
+
+
 def test_a_large_corpus_without_an_index_names_the_command(study, monkeypatch):
     assert not explain_index(study)
     shutil.rmtree(study.folder(SMALL))
@@ -132,7 +131,7 @@ def test_a_stopped_build_leaves_no_index_and_goes_on_where_it_was(study, monkeyp
     monkeypatch.setattr(gradients.ShardStore, "write", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         build(study, [SMALL])
-    assert find_index(study) is None and not list(study.folder(SMALL).parent.glob("*"))
+    assert open_index(study) is None and not list(study.folder(SMALL).parent.glob("*"))
     monkeypatch.setattr(gradients.ShardStore, "write", lambda *of: (written.append(of[1]), write(*of)))
     build(study, [SMALL])
     assert written == [*range(len(written))] and len(written) > 3

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ifguide.influence.central import CentralDifference
     from ifguide.models.layers import Layers, Matrices
 
-INDEX, ALIKE, SCORE, RANDOM = "index", "alike", "score", "random"
+INDEX, ALIKE, SCORE, RANDOM = "gradient", "alike", "score", "random"
 """Where a candidate comes from: the gradient index puts it high, it shares the answer's rare words, the study ranks it
 high, or chance."""
 CANDIDATES = {ALIKE: 80, SCORE: 80, RANDOM: 40}

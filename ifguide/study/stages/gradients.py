@@ -12,7 +12,7 @@ from ifguide.runtime.progress import Progress, report_part
 from ifguide.storage import artifacts
 from ifguide.storage.shards import ShardStore, plan_shards
 from ifguide.storage.work import open_work
-from ifguide.study.freshness import inputs_of, require_fresh, settings_of, unit_state
+from ifguide.study.freshness import StageState, inputs_of, require_fresh, settings_of, unit_state
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stages import checkpoints
@@ -39,8 +39,7 @@ class GradientIndex:
         for name, tensor in artifacts.load_tensors(folder / COORDINATES, device).items():
             layer, field = name.rsplit("|", 1)
             fields.setdefault(layer, {})[field] = tensor
-        layers = artifacts.read_part(folder, artifacts.NOTES)["layers"]
-        self.kept = {layer: Coordinates(**fields[layer]) for layer in layers}
+        self.kept = {layer: Coordinates(**fields[layer]) for layer in sorted(fields)}
         self.rows = artifacts.load_array(folder / ROWS).reshape(study.corpus().n_documents, -1)
 
     def nearest(self, direction: dict, n: int) -> np.ndarray:
@@ -65,25 +64,26 @@ def multiply(rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
     return (matrix @ torch.from_numpy(vector / length).half()).float().numpy() * length
 
 
-def find_index(study: Study) -> Unit | None:
-    """The largest gradient index that is there, fresh or not."""
-    return max(
-        (Unit("gradients", name) for name in study.names_of("gradients")), key=lambda u: int(u.name), default=None
-    )
+def _index_states(study: Study) -> dict[Unit, StageState]:
+    """The gradient indexes that are there with their states, the largest first."""
+    sizes = sorted((int(name) for name in study.names_of("gradients") if name.isdecimal()), reverse=True)
+    return {unit: unit_state(study, unit) for unit in (Unit("gradients", str(size)) for size in sizes)}
 
 
 def open_index(study: Study) -> GradientIndex | None:
-    """The largest gradient index, if it is of the study as it is."""
-    unit = find_index(study)
-    return GradientIndex(study, unit) if unit and unit_state(study, unit).state == "fresh" else None
+    """The largest gradient index that is of the study as it is."""
+    fresh = (unit for unit, state in _index_states(study).items() if state.state == "fresh")
+    return next((GradientIndex(study, unit) for unit in fresh), None)
 
 
 def explain_index(study: Study) -> str:
     """What a reader of a trace should know of the index, with the command; empty where all is well."""
     command = f"`ifguide index-gradients {study.name}`"
-    if (unit := find_index(study)) and (state := unit_state(study, unit)).state != "fresh":
-        return f"The gradient index is out of date ({state.reason}); {command} makes it again."
-    if not unit and (n := study.corpus().n_documents) > LARGE:
+    if states := [*_index_states(study).values()]:
+        if any(state.state == "fresh" for state in states):
+            return ""
+        return f"The gradient index is out of date ({states[0].reason}); {command} makes it again."
+    if (n := study.corpus().n_documents) > LARGE:
         return f"Only a few of {n:,} documents were scored; {command} lets a trace search all of them."
     return ""
 
@@ -102,30 +102,24 @@ def build_gradients(study: Study, unit: Unit, folder: Path, progress: Progress) 
     kept = choose_coordinates(factors, int(unit.name), config.damping, config.damping_unit)
     tensors = {f"{layer}|{field}": part for layer, one in kept.items() for field, part in vars(one).items()}
     artifacts.save_tensors(tensors, folder / COORDINATES)
-    artifacts.write_json(folder / artifacts.NOTES, {"layers": [*kept]})
     work = open_work(study.root, unit.stage, {"inputs": inputs_of(study, unit), "settings": settings_of(study, unit)})
     bounds, offsets = plan_shards(corpus.offsets, SHARD_TOKENS), np.asarray(corpus.offsets)
     store = ShardStore(work, ("gradients",), np.arange(corpus.n_documents + 1), bounds)
     tell = report_part(progress, "tokens")
     for shard, (first, stop) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):
         if not store.has(shard):
-            batches = make_batches(
-                checkpoints.corpus_sequences(study, documents=(first, stop)), study.config.compute.tokens_per_batch
-            )
-
-            def owner(batch, first: int = first) -> np.ndarray:
-                last = batch.target_index.max(1).values.numpy()  # -1 where nothing counts, and no gradient is
-                return np.maximum(np.searchsorted(offsets, last, side="right") - 1 - first, 0)
+            sequences = checkpoints.corpus_sequences(study, documents=(first, stop))
+            batches = make_batches(sequences, study.config.compute.tokens_per_batch)
 
             def report(done: int, first: int = first) -> None:
                 tell(min(int(offsets[first]) + done, corpus.n_tokens), corpus.n_tokens)
 
-            values = compress_documents(model, modules, kept, batches, owner, stop - first, report).astype(np.float16)
-            if not np.isfinite(values).all():
+            values = compress_documents(model, modules, kept, batches, offsets[first : stop + 1], report)
+            if not (np.abs(values) <= np.finfo(np.float16).max).all():
                 raise NumericalError(
-                    "index-gradients: a gradient is not finite, or too large; check the model's weights"
+                    "index-gradients: expected gradients below 65504, got larger or NaN; check the weights"
                 )
-            store.write(shard, {"gradients": values})
+            store.write(shard, {"gradients": values.astype(np.float16)})
         tell(int(offsets[stop]), corpus.n_tokens)
     parts = (np.load(store.path(shard), mmap_mode="r", allow_pickle=False).ravel() for shard in range(len(store)))
     artifacts.save_blocks(parts, folder / ROWS, np.float16)

@@ -30,7 +30,7 @@ TOP_QUANTILE = 0.98
 """The colour is strongest from this quantile of the absolute scores of all listed documents' tokens."""
 _PAIRS = zip(TOKEN_BINS["light"]["signed"], TOKEN_BINS["dark"]["signed"], strict=True)
 BINS = [f"light-dark({light}, {dark})" for light, dark in _PAIRS]
-SOURCES = {INDEX: "gradient", ALIKE: "reads alike", RANDOM: "drawn at random"}
+SOURCES = {INDEX: INDEX, ALIKE: "reads alike", RANDOM: "drawn at random"}
 
 
 def show_pushed(loaded: Loaded, pick: Pick, chosen: np.ndarray | None) -> None:
