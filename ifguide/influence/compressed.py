@@ -63,8 +63,7 @@ def choose_coordinates(
     factors: Mapping[str, LayerFactors], n: int, damping: float, unit: str = "mean-eigenvalue"
 ) -> dict[str, Coordinates]:
     """The n coordinates, or all if there are fewer, by layer; layers without any are left out. `damping` and `unit` are
-    as for `differential_direction`. Two layers' factors are in memory at once. Layers are in the order of their names,
-    as a coordinate's place in φ is made of it."""
+    as for `differential_direction`. Two layers' factors are in memory at once."""
     means, shifts, best = expert_means(factors), {}, {}
     for name, layer in factors.items():
         values, scale = layer.eigenvalues, 1.0 if unit == "absolute" else means.get(name, float(layer.mean))
@@ -78,7 +77,7 @@ def choose_coordinates(
         left -= len(places)
         if len(places):
             kept[name] = _coordinates(factors[name], places, shifts[name])
-    return dict(sorted(kept.items()))
+    return kept
 
 
 def _coordinates(factors: LayerFactors, places: torch.Tensor, shift: float) -> Coordinates:

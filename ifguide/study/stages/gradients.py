@@ -29,17 +29,18 @@ ROWS, COORDINATES = "gradients.npy", "coordinates.safetensors"
 class GradientIndex:
     """The documents' φ, see `ifguide.influence.compressed`: float16 (D, K), memory-mapped."""
 
-    def __init__(self, study: Study, unit: Unit, device: str = "cpu"):
+    def __init__(self, study: Study, unit: Unit):
         """A StaleError: it is missing, damaged, or of another corpus or model."""
         from ifguide.influence.compressed import Coordinates
 
         require_fresh(study, unit, f"index-gradients {study.name} --dimensions {unit.name}")
         folder = study.folder(unit)
         fields: dict[str, dict] = {}
-        for name, tensor in artifacts.load_tensors(folder / COORDINATES, device).items():
+        for name, tensor in artifacts.load_tensors(folder / COORDINATES).items():
             layer, field = name.rsplit("|", 1)
             fields.setdefault(layer, {})[field] = tensor
-        self.kept = {layer: Coordinates(**fields[layer]) for layer in sorted(fields)}
+        layers = artifacts.read_part(folder, artifacts.NOTES)["layers"]
+        self.kept = {layer: Coordinates(**fields[layer]) for layer in layers}
         self.rows = artifacts.load_array(folder / ROWS).reshape(study.corpus().n_documents, -1)
 
     def nearest(self, direction: dict, n: int) -> np.ndarray:
@@ -102,6 +103,7 @@ def build_gradients(study: Study, unit: Unit, folder: Path, progress: Progress) 
     kept = choose_coordinates(factors, int(unit.name), config.damping, config.damping_unit)
     tensors = {f"{layer}|{field}": part for layer, one in kept.items() for field, part in vars(one).items()}
     artifacts.save_tensors(tensors, folder / COORDINATES)
+    artifacts.write_json(folder / artifacts.NOTES, {"layers": [*kept]})
     work = open_work(study.root, unit.stage, {"inputs": inputs_of(study, unit), "settings": settings_of(study, unit)})
     bounds, offsets = plan_shards(corpus.offsets, SHARD_TOKENS), np.asarray(corpus.offsets)
     store = ShardStore(work, ("gradients",), np.arange(corpus.n_documents + 1), bounds)
