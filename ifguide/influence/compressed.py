@@ -1,9 +1,9 @@
 """A sequence's gradient in a few numbers, whose products are influence.
 
-In the eigenbasis of EK-FAC the influence of a sequence with the gradient g on what has the gradient q is a sum over
-coordinates, gᵀ(F + dI)⁻¹q = Σ ĝᵢq̂ᵢ / (λᵢ + d). So φ(g) = ĝ / √(λ + d) makes it a plain product, and as λ is the mean of
-ĝ², φᵢ² is λᵢ / (λᵢ + d) on average. Kept are the K coordinates of all layers where that is largest: of all choices of K
-they hold most of the sequences' squared length. With all of them the product is exact.
+In the eigenbasis of EK-FAC the influence of a sequence with the gradient g on what has the gradient h is a sum over
+coordinates i of both, gᵀ(F + dI)⁻¹h = Σ gᵢhᵢ / (λᵢ + d). So φ(g) = g / √(λ + d) makes it a plain product, and as λ is
+the mean of g², φᵢ² is λᵢ / (λᵢ + d) on average. Kept are the K coordinates of all layers where that is largest: of all
+choices of K they hold most of the sequences' squared length. With all of them the product is exact.
 
 K is the sum of what is kept of each layer: k coordinates, made of R output and S input eigenvectors.
 """
@@ -55,7 +55,7 @@ class Coordinates:
         return torch.cat(products) / self.roots
 
     def of_direction(self, direction: torch.Tensor) -> torch.Tensor:
-        """(k,) of a direction v = (F + dI)⁻¹q (O, I): φ(q)."""
+        """(k,) of a direction v = (F + dI)⁻¹h (O, I): φ(h)."""
         return (self.output_vectors.T @ direction @ self.input_vectors)[self.rows, self.columns] * self.roots
 
 
@@ -94,7 +94,7 @@ def _coordinates(factors: LayerFactors, places: torch.Tensor, shift: float) -> C
 
 
 def compress_direction(direction: Matrices, kept: Mapping[str, Coordinates]) -> np.ndarray:
-    """φ (K,) of what the direction v = (F + dI)⁻¹q is of. Its product with a sequence's φ is how much likelier training
+    """φ (K,) of what the direction v = (F + dI)⁻¹h is of. Its product with a sequence's φ is how much likelier training
     on the sequence makes what v lowers."""
     pairs = [(direction[name], one) for name, one in kept.items()]
     return torch.cat([one.to(v.device, v.dtype).of_direction(v).cpu() for v, one in pairs]).numpy()
