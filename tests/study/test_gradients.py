@@ -14,7 +14,7 @@ from ifguide.study.pipeline import build
 from ifguide.study.reading import Study
 from ifguide.study.stages import gradients
 from ifguide.study.stages.checkpoints import corpus_sequences
-from ifguide.study.stages.gradients import GradientIndex, explain_index, find_index, open_index
+from ifguide.study.stages.gradients import GradientIndex, explain_index, open_index
 from tests.influence.dense import dot, layer_gradient, sequence_losses
 from tests.small_study import changed
 from tests.study.test_trace import ANSWER
@@ -109,6 +109,14 @@ def test_an_index_of_another_model_or_curvature_is_refused_and_traced_without(st
     assert open_index(moved) is None and "`ifguide index-gradients tiny`" in explain_index(moved)
 
 
+def test_of_several_indexes_the_largest_that_is_up_to_date_is_used(study):
+    build(study, [Unit("gradients", "60")])
+    assert open_index(study).rows.shape[1] == 500
+    with (study.folder(SMALL) / gradients.ROWS).open("ab") as stream:
+        stream.write(b"more")
+    assert open_index(study).rows.shape[1] == 60 and not explain_index(study)
+
+
 def test_a_large_corpus_without_an_index_names_the_command(study, monkeypatch):
     assert not explain_index(study)
     shutil.rmtree(study.folder(SMALL))
@@ -132,7 +140,7 @@ def test_a_stopped_build_leaves_no_index_and_goes_on_where_it_was(study, monkeyp
     monkeypatch.setattr(gradients.ShardStore, "write", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         build(study, [SMALL])
-    assert find_index(study) is None and not list(study.folder(SMALL).parent.glob("*"))
+    assert open_index(study) is None and not list(study.folder(SMALL).parent.glob("*"))
     monkeypatch.setattr(gradients.ShardStore, "write", lambda *of: (written.append(of[1]), write(*of)))
     build(study, [SMALL])
     assert written == [*range(len(written))] and len(written) > 3

@@ -65,25 +65,24 @@ def multiply(rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
     return (matrix @ torch.from_numpy(vector / length).half()).float().numpy() * length
 
 
-def find_index(study: Study) -> Unit | None:
-    """The largest gradient index that is there, fresh or not."""
-    return max(
-        (Unit("gradients", name) for name in study.names_of("gradients")), key=lambda u: int(u.name), default=None
-    )
+def judge_indexes(study: Study) -> dict[Unit, str]:
+    """The gradient indexes that are there, the largest last, and why each is out of date; empty: it is not."""
+    names = sorted(filter(str.isdigit, study.names_of("gradients")), key=int)
+    return {unit: unit_state(study, unit).reason for unit in (Unit("gradients", name) for name in names)}
 
 
 def open_index(study: Study) -> GradientIndex | None:
-    """The largest gradient index, if it is of the study as it is."""
-    unit = find_index(study)
-    return GradientIndex(study, unit) if unit and unit_state(study, unit).state == "fresh" else None
+    """The largest gradient index that is of the study as it is."""
+    fresh = [unit for unit, reason in judge_indexes(study).items() if not reason]
+    return GradientIndex(study, fresh[-1]) if fresh else None
 
 
 def explain_index(study: Study) -> str:
     """What a reader of a trace should know of the index, with the command; empty where all is well."""
-    command = f"`ifguide index-gradients {study.name}`"
-    if (unit := find_index(study)) and (state := unit_state(study, unit)).state != "fresh":
-        return f"The gradient index is out of date ({state.reason}); {command} makes it again."
-    if not unit and (n := study.corpus().n_documents) > LARGE:
+    reasons, command = [*judge_indexes(study).values()], f"`ifguide index-gradients {study.name}`"
+    if reasons and all(reasons):
+        return f"The gradient index is out of date ({reasons[-1]}); {command} makes it again."
+    if not reasons and (n := study.corpus().n_documents) > LARGE:
         return f"Only a few of {n:,} documents were scored; {command} lets a trace search all of them."
     return ""
 
