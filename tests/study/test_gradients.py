@@ -100,12 +100,12 @@ def test_an_index_of_another_model_or_curvature_is_refused_and_traced_without(st
     assert open_index(moved) is None and "`ifguide index-gradients tiny`" in explain_index(moved)
 
 
-def test_a_smaller_index_is_used_when_a_larger_one_is_stale(study):
-    build(study, [LARGER := Unit("gradients", "600")])
-    assert open_index(study).rows.shape[1] == 600
-    manifest = study.folder(LARGER) / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"gradients.dimensions": 600', '"gradients.dimensions": 601'))
-    assert open_index(Study.open("tiny", study.root.parent)).rows.shape[1] == 500 and not explain_index(study)
+def test_of_several_indexes_the_largest_that_is_up_to_date_is_used(study):
+    build(study, [Unit("gradients", "60")])
+    assert open_index(study).rows.shape[1] == 500
+    with (study.folder(SMALL) / gradients.ROWS).open("ab") as stream:
+        stream.write(b"more")
+    assert open_index(study).rows.shape[1] == 60 and not explain_index(study)
 
 
 def test_a_large_corpus_without_an_index_names_the_command(study, monkeypatch):

@@ -12,7 +12,7 @@ from ifguide.runtime.progress import Progress, report_part
 from ifguide.storage import artifacts
 from ifguide.storage.shards import ShardStore, plan_shards
 from ifguide.storage.work import open_work
-from ifguide.study.freshness import StageState, inputs_of, require_fresh, settings_of, unit_state
+from ifguide.study.freshness import inputs_of, require_fresh, settings_of, unit_state
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stages import checkpoints
@@ -65,26 +65,24 @@ def multiply(rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
     return (matrix @ torch.from_numpy(vector / length).half()).float().numpy() * length
 
 
-def _index_states(study: Study) -> dict[Unit, StageState]:
-    """The gradient indexes that are there with their states, the largest first."""
-    sizes = sorted((int(name) for name in study.names_of("gradients") if name.isdecimal()), reverse=True)
-    return {unit: unit_state(study, unit) for unit in (Unit("gradients", str(size)) for size in sizes)}
+def judge_indexes(study: Study) -> dict[Unit, str]:
+    """The gradient indexes that are there, the largest last, and why each is out of date; empty: it is not."""
+    names = sorted(filter(str.isdigit, study.names_of("gradients")), key=int)
+    return {unit: unit_state(study, unit).reason for unit in (Unit("gradients", name) for name in names)}
 
 
 def open_index(study: Study) -> GradientIndex | None:
     """The largest gradient index that is of the study as it is."""
-    fresh = (unit for unit, state in _index_states(study).items() if state.state == "fresh")
-    return next((GradientIndex(study, unit) for unit in fresh), None)
+    fresh = [unit for unit, reason in judge_indexes(study).items() if not reason]
+    return GradientIndex(study, fresh[-1]) if fresh else None
 
 
 def explain_index(study: Study) -> str:
     """What a reader of a trace should know of the index, with the command; empty where all is well."""
-    command = f"`ifguide index-gradients {study.name}`"
-    if states := [*_index_states(study).values()]:
-        if any(state.state == "fresh" for state in states):
-            return ""
-        return f"The gradient index is out of date ({states[0].reason}); {command} makes it again."
-    if (n := study.corpus().n_documents) > LARGE:
+    reasons, command = [*judge_indexes(study).values()], f"`ifguide index-gradients {study.name}`"
+    if reasons and all(reasons):
+        return f"The gradient index is out of date ({reasons[-1]}); {command} makes it again."
+    if not reasons and (n := study.corpus().n_documents) > LARGE:
         return f"Only a few of {n:,} documents were scored; {command} lets a trace search all of them."
     return ""
 
