@@ -1,19 +1,27 @@
 """Is a trace right? What the traced documents hold, and what leaving them out does to the answer.
 
     python -m benchmarks.trace --study demo [--answers 100] [--removed 20] [--at base checkpoint]
+    python -m benchmarks.trace --study demo --answers 20 --recall 512 2048 4096
 
 Of the base model's toxic answers: the share of the ten best documents that hold one of the answer's offensive words, by
 influence, by shared words, and at random. Then the judge that counts: the base model is edited against the best
 `--documents` of each kind, or trained again without them, and the change of the answer's log-probability is read. Every
 edit is as long as one half of the held-out text allows at `--budget`. A line of numbers an answer goes to
 `docs/results/runs/trace/STUDY.jsonl`, no text; what is there is not made again.
+
+`--recall` takes dimensions of gradient indexes, builds them where they are missing, and prints which share of the 20
+documents of the highest exact scores is among the best of each index, and of as many documents by words and scores;
+then how long one product takes over a million made-up documents.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import shutil
+import tempfile
+import time
 from functools import partial
 from pathlib import Path
 
@@ -28,17 +36,31 @@ from ifguide.evaluation.toxic_spans import read_spans
 from ifguide.influence.edit import choose_strength, edit_direction, edited
 from ifguide.models.loading import load_model
 from ifguide.runtime.progress import Progress
-from ifguide.study.analysis.trace import ALIKE, CANDIDATES, RANDOM, Answer, Tracer, choose_candidates, word_index
+from ifguide.storage.artifacts import load_array
+from ifguide.study.analysis.trace import (
+    ALIKE,
+    CANDIDATES,
+    RANDOM,
+    Answer,
+    Candidate,
+    Tracer,
+    choose_candidates,
+    word_index,
+)
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import curvature_unit
 from ifguide.study.stages import editing
 from ifguide.study.stages.checkpoints import study_tokenizer
+from ifguide.study.stages.gradients import GradientIndex, multiply
 from ifguide.study.stages.select import save_documents
 from ifguide.study.variants import edit_recipe
 
 RESULTS = Path("docs/results/runs/trace")
+DEPTHS = (20, 50, 100, 200)
+MANY = 1_000_000
+"""Documents that a product is timed on."""
 BEST = 10
 """Documents in which the answer's offensive words are looked for."""
 
@@ -55,7 +77,11 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=0.01, help="share by which an edit may raise perplexity")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--show", action="store_true", help="print the table, and compute nothing")
+    parser.add_argument("--recall", type=int, nargs="+", help="dimensions of gradient indexes to measure")
     options = parser.parse_args()
+    if options.recall:
+        print(measure_recall(Study.open(options.study), options.answers, options.recall))
+        return
     path = options.results / f"{options.study}.jsonl"
     if not options.show:
         study = Study.open(options.study)
@@ -175,6 +201,62 @@ def table(rows: pd.DataFrame) -> str:
             cells += [f"{_mean(values, '{:+.2f}')} (n {len(values)})" for values in changes]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def measure_recall(study: Study, n_answers: int, dimensions: list[int]) -> str:
+    """Of the exact top 20 the share among the best few, in Markdown, mean over toxic answers."""
+    units = [Unit("gradients", str(n)) for n in dimensions]
+    build(study, units, progress=Progress())
+    tracer, words, order = Tracer.open(study), word_index(study), study.selection().order
+    samples, n = study.samples(BASE), study.corpus().n_documents
+    answers = samples[samples.toxicity > 0.5].sample(n_answers, random_state=0).to_dict("records")
+    everything = [Candidate(document=number, sources=(RANDOM,)) for number in range(n)]
+    indexes = {f"index, {unit.name} numbers": GradientIndex(study, unit) for unit in units}
+    shares: dict[str, list] = {}
+    for row in answers:
+        answer = Answer(prompt=row["prompt"], completion=row["completion"])
+        direction = tracer.direction(answer)
+        exact = np.array([one.total for part in tracer.trace(direction, everything) for one in part])
+        top, near = np.argsort(-exact)[:20], words.nearest(answer.completion, n=n, order=order)[0]
+        alike = [one.document for one in near]
+        found = {name: index.nearest(direction, n).tolist() for name, index in indexes.items()}
+        found |= {"reads alike": alike, "reads alike and score, in turn": _in_turn(alike, order.tolist())}
+        found |= {f"{name} and reads alike, in turn": _in_turn(found[name], alike) for name in indexes}
+        found["random"] = np.random.default_rng(row["sample_index"]).permutation(n).tolist()
+        for name, documents in found.items():
+            shares.setdefault(name, []).append([np.isin(top, documents[:depth]).mean() for depth in DEPTHS])
+    heads = ["candidates", *(f"best {depth} of {n}" for depth in DEPTHS)]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name, rows in shares.items():
+        lines.append(f"| {name} | " + " | ".join(f"{share:.0%}" for share in np.mean(rows, axis=0)) + " |")
+    for unit in units:
+        made = study.manifest(unit)
+        took = f"built in {made['seconds']:.1f} s, {sum(made['bytes'].values()):,} bytes"
+        lines.append(f"{unit.name} numbers: {took}; a product over {MANY:,} documents {time_product(int(unit.name))}")
+    return "\n".join(lines)
+
+
+def _in_turn(*lists: list[int]) -> list[int]:
+    """The first of each list, then the second of each, none twice."""
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*lists))
+    return [*dict.fromkeys(document for document in turns if document is not None)]
+
+
+def time_product(dimensions: int) -> str:
+    """How long a product and the best 100 take over `MANY` documents on disk: the first time, and then."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        path, times = Path(folder) / "rows.npy", []
+        rows = np.lib.format.open_memmap(path, "w+", np.float16, (MANY, dimensions))
+        block = np.random.default_rng(0).standard_normal((10_000, dimensions)).astype(np.float16)
+        for first in range(0, MANY, len(block)):
+            rows[first : first + len(block)] = block
+        rows.flush()
+        rows = load_array(path)
+        for _ in range(4):
+            started = time.perf_counter()
+            np.argpartition(-multiply(rows, np.ones(dimensions)), 100)
+            times.append(time.perf_counter() - started)
+    return f"{times[0]:.2f} s, then {min(times):.2f} s"
 
 
 def _mean(values: pd.Series, form: str) -> str:

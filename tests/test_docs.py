@@ -126,7 +126,7 @@ def check_ifguide(words: list[str]) -> None:
 
 
 def test_named_options_belong_to_a_command():
-    commands = re.findall(r"^  (\w+)  ", read_help().partition("Commands:")[2], flags=re.M)
+    commands = re.findall(r"^  ([\w-]+)  ", read_help().partition("Commands:")[2], flags=re.M)
     known = "\n".join([read_help(), *(read_help(command) for command in commands)])
     for page in PAGES:
         for span in split_code(page.read_text(encoding="utf-8"))[2]:

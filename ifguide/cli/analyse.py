@@ -1,4 +1,4 @@
-"""`ifguide explain`, `map`, `mechanism`, `rank`, `reliability`, `report` and `trace`: what a study shows."""
+"""`ifguide explain`, `index-gradients`, `map`, `mechanism`, `rank`, `reliability`, `report`, `trace`: what it shows."""
 
 import dataclasses
 import math
@@ -156,10 +156,12 @@ def trace(
     """Rank documents by how much likelier they made an answer.
 
     Scores documents that read alike, those with the highest scores, and random ones, whose range is the noise floor.
+    After `ifguide index-gradients`, also those of the whole corpus whose gradients are nearest to the answer's.
     The answer's influence is measured at the base model, which was trained on all of them.
     """
     from ifguide.cli.terminal import format_table
     from ifguide.study.analysis import trace as tracing
+    from ifguide.study.stages.gradients import explain_index
     from ifguide.study.stages.select import save_documents
 
     study = open_study(name)
@@ -170,9 +172,9 @@ def trace(
     )
     with follow_run("trace") as progress:
         tracer = tracing.Tracer.open(study)
-        candidates = tracing.choose_candidates(study, answer, tracing.word_index(study))
-        traced = []
-        for part in tracer.trace(tracer.direction(answer), candidates):
+        direction, traced = tracer.direction(answer), []
+        candidates = tracer.choose(answer, direction, tracing.word_index(study))
+        for part in tracer.trace(direction, candidates):
             traced += part
             progress.report(len(traced), len(candidates), "documents")
         traced.sort(key=lambda one: -one.total)
@@ -187,9 +189,33 @@ def trace(
     note = f"{len(rows)} documents; random ones score {low:+.4g} to {high:+.4g}"
     if save:
         note += f"; the best {min(documents, len(rows))} are saved: `ifguide edit {name} --selection {save}`"
+    if warning := explain_index(study):
+        note += f"\n{warning}"
     table = format_table(("document", "score", "shared words", "found by"), shown)
     values = {"study": name, "prompt": prompt, "completion": text, "contrast": other, "noise": [low, high]}
     return Answer(values | {"documents": rows}, f"{table}\n\n{note}")
+
+
+def index_gradients(
+    name: StudyName,
+    dimensions: Annotated[int, Option(min=1, help="Numbers kept of a document's gradient; more find more.")] = 2048,
+) -> Answer:
+    """Keep a compressed gradient of every document, so that traces search the whole corpus.
+
+    Takes one pass of the base model over the corpus, forward and backward; a stopped one goes on where it was. Of use
+    where the corpus is so large that a trace scores only a small part of it.
+    """
+    from ifguide.study.lineage import Unit
+    from ifguide.study.pipeline import build
+
+    study, unit = open_study(name), Unit("gradients", str(dimensions))
+    with follow_run() as progress:
+        build(study, [unit], progress=progress)
+    manifest, n = study.manifest(unit), study.corpus().n_documents
+    size = sum(manifest["bytes"].values())
+    values = {"study": name, "documents": n, "dimensions": dimensions, "bytes": size, "seconds": manifest["seconds"]}
+    text = f"{n:,} documents, {dimensions:,} numbers each ({size:,} bytes); `ifguide trace {name}` searches them all"
+    return Answer(values, text)
 
 
 def rank(
@@ -307,4 +333,4 @@ def _wrote(name: str, path: Path) -> Answer:
     return Answer({"study": name, "file": str(path), "bytes": size}, f"wrote {path} ({size:,} bytes)")
 
 
-COMMANDS = (explain, map_documents, mechanism, pack, rank, reliability, report, trace)
+COMMANDS = (explain, index_gradients, map_documents, mechanism, pack, rank, reliability, report, trace)

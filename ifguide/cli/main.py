@@ -128,7 +128,8 @@ def options(
 
 for module in (build, queries, settings, status, studies, select, train, analyse, audit, judge):
     for function in module.COMMANDS:
-        app.command(function.__name__.partition("_")[0])(answers(function, speaks))
+        name = function.__name__.removesuffix("_documents").removesuffix("_studies").replace("_", "-")
+        app.command(name)(answers(function, speaks))
 
 
 @app.command()

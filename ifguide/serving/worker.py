@@ -30,7 +30,7 @@ from ifguide.serving.preview import Preview
 from ifguide.storage import artifacts
 from ifguide.storage.peak_memory import free_memory
 from ifguide.study.analysis.likelihood import compute_likelihoods
-from ifguide.study.analysis.trace import Answer, Tracer, choose_candidates, describe_traced, noise_floor, word_index
+from ifguide.study.analysis.trace import Answer, Tracer, describe_traced, noise_floor, word_index
 from ifguide.study.lineage import Unit, weights_unit
 from ifguide.study.planning.model_facts import known_facts
 from ifguide.study.reading import Study
@@ -280,13 +280,13 @@ class Worker:
         """Score the documents that may have taught an answer; the reader sees them as they come."""
         if not self._move(request, "loading", BASE):
             return
-        tracer, index = self.models.tracer(study)
+        tracer, words = self.models.tracer(study)
         span = request.trace.get("span")
         answer = Answer(**request.trace | {"span": tuple(span) if span else None})
-        candidates, traced = choose_candidates(study, answer, index), []
+        direction, traced = tracer.direction(answer), []
+        candidates = tracer.choose(answer, direction, words)
         if not self._move(request, "running", f"documents 0 {len(candidates)}"):
             return
-        direction = tracer.direction(answer)
         for part in tracer.trace(direction, candidates):
             traced += part
             cells = request.cells + [describe_traced(study, one) for one in part]

@@ -5,7 +5,6 @@ A new stage is a file with its two functions, `build` and `need`, and one row.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from ifguide.config.attributions import KINDS, attributions, needs_direction
 from ifguide.config.io import config_to_dict
@@ -15,7 +14,8 @@ from ifguide.evaluation.toxicity import QueryScorer, classifier_files, classifie
 from ifguide.selection.algorithm import TAIL
 from ifguide.selection.index.build import INDEX_VERSION
 from ifguide.study.lineage import InputFile, Unit, scores_unit, weights_unit
-from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, recipe
+from ifguide.study.stage import Stage
+from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, edit_recipe, recipe
 
 _FROM_MODELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "loss-difference": (("corpus", "queries", "model"), ("baselines", "training")),
@@ -45,35 +45,6 @@ _TOKENIZER_FILES = (
 
 TRAINING, GENERATION, PASSES = "training.batch_size", "evaluate.batch_size", "compute.tokens_per_batch"
 """Settings of study.toml that hold a stage's batch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What everything but its own two functions needs to know of a stage."""
-
-    title: str
-    """What it does, in three or four words."""
-    note: str
-    """The same in one sentence, for the reader who sees it for the first time."""
-    reads: Callable[[StudyConfig, str], Iterable[Unit]]
-    """Settings and an artefact's name -> the artefacts it reads."""
-    settings: Callable[[StudyConfig, str], dict]
-    """Likewise -> the settings it depends on, flat, as `section.key`."""
-    files: Callable[[StudyConfig, str], Iterable[InputFile]] = lambda config, name: ()
-    """Likewise -> the user's own files it is made from."""
-    names: Callable[[StudyConfig], Iterable[str]] = lambda config: ("",)
-    """Settings -> names of the artefacts that a full run makes; one without a name where the stage has no `folder`."""
-    version: int = 0
-    """Of what it writes, which a change makes out of date; 0: it never changed."""
-    folder: str = ""
-    """Where its named artefacts are; empty: it has one, in a folder of the stage's name."""
-    batch: str = ""
-    """The setting that holds its batch, where it runs the model: several processes then share its work (see
-    `ifguide.runtime.distributed`). Any other stage is the main process's alone."""
-    build: str
-    """`module:function` that makes an artefact, called with (study, unit, folder, progress)."""
-    need: str = ""
-    """`module:function` that says what it takes, called with a `Measured` (`study.planning.measure`)."""
 
 
 def _units(*stages: str) -> Callable[[StudyConfig, str], list[Unit]]:
@@ -210,6 +181,15 @@ def curvature_unit(config: StudyConfig, variant: VariantConfig) -> Unit:
     if place == "auto":  # early checkpoints of a random start have learned too little
         place = "final" if config.model.mode == "scratch" else "checkpoint"
     return Unit("factors") if place == "checkpoint" and needs_direction(config.scores) else Unit("curvature", place)
+
+
+def _gradient_reads(config: StudyConfig, name: str) -> list[Unit]:
+    return [Unit("corpus"), Unit("model"), curvature_unit(config, edit_recipe(config, DEFAULT, {}))]
+
+
+def _gradient_settings(config: StudyConfig, name: str) -> dict:
+    made_at = _some(config, "direction", "damping", "damping_unit") | _some(config, "model", "dtype", "modules")
+    return made_at | {"gradients.dimensions": int(name)}
 
 
 def _suppress_files(config: StudyConfig, name: str) -> list[InputFile]:
@@ -422,6 +402,15 @@ ON_REQUEST: dict[str, Stage] = {
         settings=_sections("factors", "model", without=_MAKE_THE_MODEL | {"factors.partitions"}),
         batch=PASSES,
         build="ifguide.study.stages.editing:build_curvature",
+    ),
+    "gradients": Stage(
+        title="Index the gradients",
+        note="Keeps a compressed gradient of every document, so that an answer is traced through the whole corpus.",
+        reads=_gradient_reads,
+        folder="gradients",
+        settings=_gradient_settings,
+        batch=PASSES,
+        build="ifguide.study.stages.gradients:build_gradients",
     ),
 }
 """Stages that no run asks for: what reads their artefacts has them made."""

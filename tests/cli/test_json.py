@@ -103,6 +103,7 @@ def test_answers_have_the_promised_keys(ask, cache, tmp_path):
         "documents": ["tiny"],
         "export": ["tiny", "--what", "spans", "--out", tmp_path / "spans.jsonl"],
         "trace": ["tiny", "--prompt", "You are", "--completion", " a fool", "--save", "traced", "--documents", 2],
+        "index-gradients": ["tiny", "--dimensions", 50],
         "explain": ["tiny"],
         "explain --document": ["tiny", "--document", "d02"],
         "explain --top": ["tiny", "--top", 1],

@@ -3,12 +3,14 @@
 The answer's own gradient through the study's curvature is one direction v = (F + dI)⁻¹ ∇CE(answer). A token's score is
 the derivative of its loss along v, as `own_loss` is along the direction of the queries; a document's is the sum of its
 tokens': positive where training on the document made the answer likelier. Candidates are scored, not the whole corpus:
-documents that read alike, the study's highest by score, and random ones, whose range is what chance gives.
+documents that read alike, the study's highest by score, the nearest by the gradient index if there is one, and random
+ones, whose range is what chance gives.
 """
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,15 +24,19 @@ from ifguide.study.reading import Study
 from ifguide.study.stages import checkpoints
 from ifguide.study.stages.editing import EditedTokens, load_base, selected_gradient
 from ifguide.study.stages.evaluating import missing_weights
+from ifguide.study.stages.gradients import open_index
 
 if TYPE_CHECKING:
     from ifguide.influence.central import CentralDifference
     from ifguide.models.layers import Layers, Matrices
 
-ALIKE, SCORE, RANDOM = "alike", "score", "random"
-"""Where a candidate comes from: it shares the answer's rare words, the study ranks it high, or chance."""
+INDEX, ALIKE, SCORE, RANDOM = "gradient", "alike", "score", "random"
+"""Where a candidate comes from: the gradient index puts it high, it shares the answer's rare words, the study ranks it
+high, or chance."""
 CANDIDATES = {ALIKE: 80, SCORE: 80, RANDOM: 40}
 """How many documents of each source are scored."""
+WITH_INDEX = {INDEX: 100, ALIKE: 40, SCORE: 20, RANDOM: 40}
+"""The same where there is a gradient index."""
 DOCUMENTS_AT_ONCE = 8
 """Documents scored together; the reader sees them as soon as they are."""
 LOSS_STEP = 0.02
@@ -56,7 +62,7 @@ class Candidate:
     document: int
     """Its number in the corpus."""
     sources: tuple[str, ...]
-    """Of `ALIKE`, `SCORE` and `RANDOM`, those that gave it."""
+    """Of `INDEX`, `ALIKE`, `SCORE` and `RANDOM`, those that gave it."""
     alike: float = 0.0
     """Sum of the weights of the rare words that it shares with the answer."""
 
@@ -132,18 +138,23 @@ def _order(study: Study) -> np.ndarray | None:
 
 
 def choose_candidates(
-    study: Study, answer: Answer, index: WordIndex, counts: Mapping[str, int] = CANDIDATES, seed: int = 0
+    study: Study,
+    answer: Answer,
+    index: WordIndex,
+    counts: Mapping[str, int] = CANDIDATES,
+    seed: int = 0,
+    nearest: Sequence[int] = (),
 ) -> list[Candidate]:
     """The documents to score: the first of each source, then the second of each, and so on; no document twice. `seed`
-    draws the random ones."""
+    draws the random ones; `nearest` are those of the gradient index, the best first."""
     corpus, order = study.corpus(), _order(study)
     near = index.nearest(answer.completion, n=counts[ALIKE], span=answer.span, order=order)[0]
     alike = {match.document: match.score for match in near}
     drawn = np.random.default_rng(seed).permutation(corpus.n_documents)[: counts[RANDOM]]
     ranked = [] if order is None else order[: counts[SCORE]].tolist()
     sources: dict[int, list[str]] = {}
-    for turn in itertools.zip_longest(list(alike), ranked, drawn.tolist()):
-        for source, document in zip((ALIKE, SCORE, RANDOM), turn, strict=True):
+    for turn in itertools.zip_longest(list(nearest), list(alike), ranked, drawn.tolist()):
+        for source, document in zip((INDEX, ALIKE, SCORE, RANDOM), turn, strict=True):
             if document is not None:
                 sources.setdefault(document, []).append(source)
     return [
@@ -179,6 +190,10 @@ class Tracer:
             factors = checkpoints.read_factors(study, checkpoint, str(device))
         return cls(study=study, model=model, modules=modules, device=device, factors=factors)
 
+    @cached_property
+    def _tokenizer(self):
+        return checkpoints.study_tokenizer(self.study)
+
     def direction(self, answer: Answer) -> "Matrices":
         """v of an answer, (O, I) a layer: moving the weights along -v makes it likelier, and the contrast less. An
         InputError: no token of the answer counts."""
@@ -198,31 +213,32 @@ class Tracer:
 
     def score_answers(self, document: int, answers: Sequence[Answer]) -> np.ndarray:
         """float64 (n,): how much likelier training on a document made each whole answer. It is what a trace of the
-        answer gives the document, from the other side: the derivative of the answer's loss along the document's v."""
+        answer gives the document, from the other side: the derivative of the answer's loss along the document's v,
+        exactly, by one pass forward and backward."""
+        import torch
+
+        from ifguide.influence.attribution import position_scores
         from ifguide.influence.batches import make_batches, query_sequences
+        from ifguide.influence.losses import SplitModel
 
         corpus, mask = self.study.corpus(), np.zeros(self.study.corpus().n_tokens, bool)
         part = slice(int(corpus.offsets[document]), int(corpus.offsets[document + 1]))
         mask[part] = corpus.valid_parts[part]
         direction = self._precondition(selected_gradient(self.study, self.model, self.modules, EditedTokens(mask)))
         encoded = [self._encode(answer.prompt, answer.completion, None) for answer in answers]
-        batches = [*make_batches(query_sequences(encoded), self.study.config.compute.tokens_per_batch)]
-
-        owners = np.concatenate([np.repeat(batch.sequence.numpy(), batch.counted.sum(1)) for batch in batches])
-
-        def score(scorer: "CentralDifference") -> np.ndarray:
-            parts = [scorer.scores(batch.to(self.device))[0].cpu()[batch.counted].numpy() for batch in batches]
-            return np.concatenate(parts)
-
-        sums = np.bincount(owners, score(self._scorer(direction, score)), len(answers))
-        return sums / np.maximum(np.bincount(owners, minlength=len(answers)), 1)
+        sums, counts, split = np.zeros(len(answers)), np.zeros(len(answers)), SplitModel.of(self.model)
+        for batch in make_batches(query_sequences(encoded), self.study.config.compute.tokens_per_batch):
+            scores, _ = position_scores(split, self.modules, [direction], batch.to(self.device))
+            sums[batch.sequence] = scores[0].sum(1, dtype=torch.float64).cpu()
+            counts[batch.sequence] = batch.counted.sum(1)
+        return sums / np.maximum(counts, 1)
 
     def _encode(self, prompt: str, completion: str, span: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
         """Token ids int64 (T,) and which of them count, bool (T,)."""
         from ifguide.data.queries import encode_pairs
         from ifguide.data.tokenizing import tokenize
 
-        layout, tokenizer = checkpoints.read_layout(self.study), checkpoints.study_tokenizer(self.study)
+        layout, tokenizer = checkpoints.read_layout(self.study), self._tokenizer
         [(ids, counted)] = encode_pairs([(prompt, completion)], tokenizer, layout["max_length"], layout["bos"])
         if span is not None:
             [text] = tokenize(tokenizer, [prompt + completion])
@@ -236,6 +252,13 @@ class Tracer:
                 raise InputError(f"trace: no token of the answer is in its characters {span[0]} to {span[1]}")
         return ids, counted
 
+    def choose(self, answer: Answer, direction: "Matrices", words: WordIndex) -> list[Candidate]:
+        """The documents to score for an answer with this direction, through the gradient index if there is one."""
+        if (index := open_index(self.study)) is None:
+            return choose_candidates(self.study, answer, words)
+        nearest = index.nearest(direction, WITH_INDEX[INDEX]).tolist()
+        return choose_candidates(self.study, answer, words, WITH_INDEX, nearest=nearest)
+
     def trace(self, direction: "Matrices", candidates: Sequence[Candidate]) -> Iterator[list[Traced]]:
         """Score candidates in their order, `DOCUMENTS_AT_ONCE` at a time. A caller that asks no more stops the work."""
         few = [candidate.document for candidate in candidates[:4]]
@@ -248,15 +271,17 @@ class Tracer:
     def _scorer(self, direction: "Matrices", score: "Callable[[CentralDifference], np.ndarray]") -> "CentralDifference":
         """Steps by the multiple of v that changes the losses that `score` scores by `LOSS_STEP`."""
         from ifguide.influence.central import CentralDifference
+        from ifguide.influence.losses import SplitModel
 
+        model = SplitModel.of(self.model)
         length = sum(float(v.square().sum()) for v in direction.values()) ** 0.5
         step = LOSS_STEP / length if length else 1.0
         for _ in range(2):
-            values = score(CentralDifference(self.model, self.modules, direction, step)).astype(np.float64)
+            values = score(CentralDifference(model, self.modules, direction, step)).astype(np.float64)
             if not values.any():
                 break
             step = LOSS_STEP / float(np.sqrt(np.mean(np.square(values[values != 0]))))
-        return CentralDifference(self.model, self.modules, direction, step)
+        return CentralDifference(model, self.modules, direction, step)
 
     def _score(self, documents: Sequence[int], scorer: "CentralDifference") -> list[np.ndarray]:
         """float32 (T,) of each document's tokens, 0 where nothing counts."""

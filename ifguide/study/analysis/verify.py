@@ -252,6 +252,8 @@ def _remedy(study: Study, unit: Unit, config: dict, *, damaged: bool) -> str:
         given = [f"--{option} {config[key]}" for option, key in _SELECT_OPTIONS.items() if key in config]
         return f"`ifguide select {study.name} --name {name} {' '.join(given) or '...'}`"
     options = {"documents": "", "suppress": f" --selection {name}", "evaluate": f" --model {name}"}
+    options["index-gradients"] = f" --dimensions {name}"
+    stage = stage.replace("gradients", "index-gradients")
     verb = stage if stage in options else "compare"
     command = f"`ifguide {verb} {study.name}{options.get(stage, f' --with {name}')}`"
     folder = study.folder(unit).relative_to(study.root.parent)

@@ -7,7 +7,8 @@ import streamlit as st
 from ifguide.config.names import BASE
 from ifguide.storage.lock import read_record
 from ifguide.study.analysis.likelihood import MODELS_MOST, read_likelihoods
-from ifguide.study.analysis.trace import ALIKE, RANDOM, find_obstacle, name_answer
+from ifguide.study.analysis.trace import ALIKE, INDEX, RANDOM, find_obstacle, name_answer
+from ifguide.study.stages.gradients import explain_index
 from ifguide.study.stages.select import save_documents
 from ifguide.study.variants import recipe
 from ifguide.ui import components, job_panel, layout
@@ -29,7 +30,7 @@ TOP_QUANTILE = 0.98
 """The colour is strongest from this quantile of the absolute scores of all listed documents' tokens."""
 _PAIRS = zip(TOKEN_BINS["light"]["signed"], TOKEN_BINS["dark"]["signed"], strict=True)
 BINS = [f"light-dark({light}, {dark})" for light, dark in _PAIRS]
-SOURCES = {ALIKE: "reads alike", RANDOM: "drawn at random"}
+SOURCES = {INDEX: INDEX, ALIKE: "reads alike", RANDOM: "drawn at random"}
 
 
 def show_pushed(loaded: Loaded, pick: Pick, chosen: np.ndarray | None) -> None:
@@ -143,12 +144,14 @@ def _show_documents(loaded: Loaded, traced: dict, chosen: np.ndarray | None) -> 
     if picked is not None:
         layout.open_document(loaded, picked)
     drawn = sum(RANDOM in cell["sources"] for cell in traced["cells"])
+    near = "are nearest by gradient, " if any(INDEX in cell["sources"] for cell in traced["cells"]) else ""
     st.caption(
         "How much likelier training on each document made this answer, to first order. Orange tokens pushed toward it,"
         f" blue ones away. The grey bar is the range of {count_of(drawn, 'random document')}; a dot inside it may be"
-        f" chance. Scored: {count_of(len(traced['cells']), 'document')} that read alike, rank high or were drawn at"
-        " random. On the demo, editing out what pushed made answers less likely than editing out what reads alike did;"
-        " of the few answers tried, training without what reads alike did more. Both did more than random documents."
+        f" chance. Scored: {count_of(len(traced['cells']), 'document')} that {near}read alike, rank high or were drawn"
+        f" at random. {explain_index(loaded.study)} On the demo, editing out what pushed made answers less likely than"
+        " editing out what reads alike did; of the few answers tried, training without what reads alike did more. Both"
+        " did more than random documents."
     )
 
 
