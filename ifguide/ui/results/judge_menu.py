@@ -41,7 +41,7 @@ def ask_judge(loaded: Loaded, *, again: bool = False) -> Loaded:
         chosen = st.selectbox(
             "Rated by", [*titles], 0, title, "judge", note, bind="query-params", persist_state="session"
         )
-        for one in judge_agreement(study):
+        for one in () if st.session_state.get("blind") else judge_agreement(study):
             if one.reviewers[1] == titles[chosen] and one.kappa is not None and one.bounds:
                 bounds = " to ".join(number(bound, 2) for bound in one.bounds)
                 person = plain(one.reviewers[0]) or "a person"
