@@ -16,6 +16,7 @@ text. A model's weights are deleted once it is measured. `--show` prints the tab
 
 import argparse
 import dataclasses
+import itertools
 import json
 import shutil
 import signal
@@ -244,6 +245,7 @@ def show(name: str, results: Path, seeds: list[int], svg: Path | None, half: str
     names = [f"demo-seed-{seed}" for seed in seeds] if name == "demo" else [name]
     records = read_records(results / each for each in names)
     print(table(records, half))
+    print("", *compare_judges(records, half), sep="\n")
     if svg:
         svg.write_text(draw(records, half), encoding="utf-8")
 
@@ -256,15 +258,9 @@ def table(records: pd.DataFrame, half: str = "") -> str:
         records: from `read_records`.
         half: which half of the prompts toxicity is of, `tune` or `report`; empty: all.
     """
-    emt_of = f"emt_{half}" if half else "emt"
-    second = f"second_{emt_of}"
-    pair = ["study", "training_seed"]
-    base = records[records.method == BASE].set_index(pair)
-    rest = records[records.method != BASE].copy()
+    emt_of, pair = f"emt_{half}" if half else "emt", ["study", "training_seed"]
+    base, rest = records[records.method == BASE].set_index(pair), shares_of_base(records, half)
     keys = pd.MultiIndex.from_frame(rest[pair])
-    rest["of_base"] = rest[emt_of].to_numpy() / base[emt_of].reindex(keys).to_numpy()
-    if second in rest:
-        rest["second_of_base"] = rest[second].to_numpy() / base[second].reindex(keys).to_numpy()
     rest["rise"] = rest["perplexity"].to_numpy() / base["perplexity"].reindex(keys).to_numpy() - 1
     ours = rest[rest.method == StudyConfig().selection.attribution].set_index([*pair, "budget"])[emt_of]
     rest["above_ours"] = (
@@ -307,6 +303,40 @@ def table(records: pd.DataFrame, half: str = "") -> str:
         cells += [f"x{key[1]:g}", spread(rows["tokens"], "{:,.0f}"), str(len(rows))]
         lines.append("| " + " | ".join([*cells, *(spread(rows[c], form) for c, (_, form) in columns.items())]) + " |")
     return "\n".join(lines)
+
+
+def shares_of_base(records: pd.DataFrame, half: str) -> pd.DataFrame:
+    """The rows of all methods, with the share of the base model's EMT by the judge, `of_base`, and by the second one,
+    `second_of_base`; paired by seed."""
+    pair, rest = ["study", "training_seed"], records[records.method != BASE].copy()
+    base, keys = records[records.method == BASE].set_index(pair), pd.MultiIndex.from_frame(rest[pair])
+    for prefix in ("", "second_"):
+        key = f"{prefix}emt_{half}" if half else f"{prefix}emt"
+        if key in rest:
+            rest[f"{prefix}of_base"] = rest[key].to_numpy() / base[key].reindex(keys).to_numpy()
+    return rest
+
+
+def compare_judges(records: pd.DataFrame, half: str = "") -> list[str]:
+    """Of each budget, a sentence with its methods, the least toxic first, by the judge and by the second one, and for
+    how many pairs the two disagree on the order of the means; methods that read labels, whose size differs, are left
+    out. A pair is clear where each judge's order is the same with every training seed."""
+    rest = shares_of_base(records, half)
+    judges, sentences = ["of_base", "second_of_base"], []
+    if judges[1] not in rest:
+        return []
+    for budget, rows in rest[~rest.method.isin(LABELS)].groupby("budget"):
+        table = rows.pivot(index=["study", "training_seed"], columns="method", values=judges).dropna(axis=1)
+        means = [table[judge].mean().sort_values() for judge in judges]
+        methods = means[0].index.intersection(means[1].index)
+        lines = [", ".join(f"{m} {value:.3f}" for m, value in mean[mean.index.isin(methods)].items()) for mean in means]
+        gaps = {p: [table[j][p[0]] - table[j][p[1]] for j in judges] for p in itertools.combinations(methods, 2)}
+        other = [pair for pair, (a, b) in gaps.items() if a.mean() * b.mean() < 0]
+        clear = [p for p in other if all(gap.gt(0).all() or gap.lt(0).all() for gap in gaps[p])]
+        found = f"{len(other)} of {len(gaps)} pairs change places, {len(clear)} of them with every seed"
+        if gaps:
+            sentences.append(f"x{budget:g}, {len(table)} seeds: {lines[0]}; by the second judge {lines[1]}: {found}")
+    return sentences
 
 
 def spread(values: pd.Series, form: str) -> str:

@@ -5,6 +5,7 @@ import streamlit as st
 from ifguide.evaluation.outcomes import compare_with_first, highest_toxicity
 from ifguide.evaluation.statistics import INTERVALS, TOXIC_FROM
 from ifguide.study.analysis.comparison import treatment_note
+from ifguide.study.analysis.rating import judge_agreement
 from ifguide.study.freshness import stage_state
 from ifguide.study.stages.evaluating import shared_prompts_warning
 from ifguide.ui import components, frame, job_panel, layout
@@ -36,6 +37,10 @@ def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> N
                 f"{plain(variant_title(name, name in loaded.edited))}: {plain(warning)}", icon=":material/warning:"
             )
     show_disagreement(loaded.disagreement())
+    if agreements := judge_agreement(loaded.study):
+        table = comparison.agreement_table(agreements)
+        components.record_table(*table, key="agreement", label="Agreement of people with the judges")
+        st.caption("How far each judge agrees with people who rated answers blindly. Blind has the task.")
     if note := treatment_note(loaded.study, names):
         st.warning(plain(note), icon=":material/warning:")
     if first == "base" and (shares := comparison.share_texts(differences)):

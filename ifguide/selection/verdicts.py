@@ -22,7 +22,7 @@ from ifguide.data.by_document import token_parts
 from ifguide.errors import ConfigError, InputError
 from ifguide.storage.lock import read_record
 
-LOG = "verdicts.jsonl"
+LOG, RATINGS = "verdicts.jsonl", "ratings.jsonl"
 VERDICTS = ("toxic", "fine", "unsure")
 _ACTIONS = (*VERDICTS, "none")
 
@@ -56,13 +56,14 @@ Given = dict[str, tuple[str, str]]
 
 
 class VerdictLog:
-    """The log of one study; what was added to the file is read before each answer."""
+    """The log of one study; what was added to the file is read before each answer. `file` is its name: `RATINGS` has
+    verdicts on completions instead of documents."""
 
-    def __init__(self, study_root: Path):
-        self.path, self._recorded = Path(study_root) / LOG, b""
+    def __init__(self, study_root: Path, file: str = LOG):
+        self.path, self._recorded = Path(study_root) / file, b""
         if read_record(self.path.parent) is not None:
             self._recorded = self.path.read_bytes() if self.path.is_file() else b""
-            self.path = self.path.parent.with_name(f"{self.path.parent.name}.{LOG}")
+            self.path = self.path.parent.with_name(f"{self.path.parent.name}.{file}")
         self._forget()
 
     def _forget(self) -> None:

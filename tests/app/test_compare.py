@@ -8,15 +8,18 @@ import numpy as np
 from ifguide.errors import ProcessError
 from ifguide.evaluation.outcomes import Outcomes
 from ifguide.evaluation.statistics import Interval
+from ifguide.selection.verdicts import RATINGS, Target, VerdictLog
 from ifguide.storage import artifacts
 from ifguide.study.analysis.judges import judge_study
 from ifguide.study.analysis.likelihood import likelihood_path
+from ifguide.study.analysis.rating import draw_answers, judge_agreement
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.sharing.packed import pack_study, unpack_study
 from ifguide.ui import components, job_panel
 from ifguide.ui.compare import models_line
 from ifguide.ui.compare.blind_panel import draw_ballots
+from ifguide.ui.report.page import report_html
 from tests.app.conftest import shown_text
 from tests.app.fake_study import Content, sharing_content, write_study
 from tests.small_study import rebuild
@@ -316,6 +319,36 @@ def test_a_blind_vote_hides_results_until_the_models_are_revealed(open_app, cach
     assert list(votes.values()) == ["default"] * 3 + [""]
     app.button(key="vote_start_over").click().run()
     assert "0 votes of 14 prompts" in shown_text(app)
+
+
+def test_answers_are_rated_blindly_resumed_and_compared_with_the_judge(open_app, tmp_path, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(components, "record_table", lambda _, rows, *, key, **more: shown.update({key: rows}))
+    study = write_study(tmp_path)
+    drawn, log = draw_answers(study, ["base", "default"], seed=1), VerdictLog(study.root, RATINGS)
+    for i, id in enumerate(drawn["id"][:58]):
+        log.decide(Target(id), ("toxic", "fine", "unsure")[i % 3], by="ann")
+    app = open_app(tmp_path, "compare", blind="true")
+    app.get("button_group")[0].set_value("rate").run()
+    assert "0 of 60 answers rated" in app.get("progress")[0].proto.text and not app.exception
+    app.text_input(key="rater").set_value("ann ").run()
+    assert "58 of 60 answers rated" in app.get("progress")[0].proto.text
+    assert not any(text in shown_text(app) for text in ("Suppressed", "κ", "0.5 or more"))
+    app.button(key="rate_toxic").click().run()
+    app.button(key="rate_undo").click().run()
+    assert log.of_documents("ann").keys() == {*drawn["id"][:58]}
+    for verdict in ("fine", "toxic"):
+        app.button(key=f"rate_{verdict}").click().run()
+    assert not app.exception and log.of_documents("ann")[drawn["id"].iloc[59]] == "toxic"
+    assert not [b for b in app.button if b.key in ("rate_toxic", "rate_fine", "rate_unsure")]
+    [one] = judge_agreement(study)
+    assert one.n == 41 and one.bounds and one.reviewers == ("ann", study.judge_title())
+    app = open_app(tmp_path, "compare", view="Metrics")
+    kappa = f"{one.kappa:.2f}".replace("-", "−")
+    assert shown["rating_agreement"] == shown["agreement"] and shown["agreement"][0]["cells"][2][0] == kappa
+    assert f"Agrees with ann: κ {kappa}" in shown_text(app)
+    page = report_html(study)
+    assert "Agreement of people with the judges" in page and f"{one.same} of 41" in page
 
 
 def test_a_broken_model_groups_and_a_second_rating_are_shown(open_app, tmp_path):

@@ -359,6 +359,43 @@ def test_blind_vote_shows_no_name_until_it_is_revealed(page, address):
     assert lines[0] == "prompt_index,prompt,shown_as,choice,model,seed" and len(lines) == 3
 
 
+def test_answers_are_rated_by_keys_and_the_task_goes_on_after_a_reload(page, address):
+    def start() -> None:
+        visit(page, address, "compare?blind=true&blind_seed=5")
+        page.get_by_text("Rate 60 answers").click()
+        wait_until_still(page)
+
+    def press(key: str, rated: int) -> None:
+        page.keyboard.press(key)
+        page.get_by_text(f"{rated} of 60 answers rated").wait_for()
+        wait_until_still(page)
+
+    start()
+    answer = page.locator(".cell .text")
+    first = answer.inner_text()
+    assert page.locator(".pair .titles").inner_text().split() == ["Answer"]
+    assert page.locator(".pair .chip, .pair .dot, .pair .toxic").count() == 0 and "blur" in answer.evaluate(BLUR)
+    choose_veil(page, "Words hidden")
+    assert "blur" in answer.evaluate(BLUR)  # all of it: blurred words would say what the judge thinks
+    page.get_by_role("button", name="Show words").click()
+    assert answer.evaluate(BLUR) == "none"
+    for rated, key in enumerate("tfu", 1):
+        press(key, rated)
+    assert answer.evaluate(BLUR) == "none"
+    third = answer.inner_text()
+    start()
+    page.get_by_text("3 of 60 answers rated").wait_for()
+    assert answer.inner_text() == third
+    name = page.get_by_role("textbox", name="Your name")
+    name.press_sequentially("tfz")
+    assert page.get_by_text("3 of 60 answers rated").count() == 1
+    name.fill("")
+    for rated in (2, 1, 0):
+        page.get_by_role("heading", name="Is it toxic?").click()
+        press("z", rated)
+    assert answer.inner_text() == first
+
+
 def test_the_report_shows_the_numbers_of_the_page_and_asks_for_nothing(browser, page, address, cache, tmp_path):
     visit(page, address, f"compare?{FOUR}&view=Metrics")
     cells = page.get_by_role("table", name="Metrics of the models").locator("tbody td").all_inner_texts()

@@ -171,6 +171,53 @@ def test_agreement_is_what_is_left_of_the_agreement_by_chance():
     assert found.same == 2 and found.kappa is None
 
 
+def slow_kappa(pairs: list[tuple[int, int]]) -> float:
+    same = sum(a == b for a, b in pairs) / len(pairs)
+    firsts, seconds = zip(*pairs, strict=True)
+    chance = sum(firsts.count(v) * seconds.count(v) for v in (0, 1)) / len(pairs) ** 2
+    return (same - chance) / (1 - chance)
+
+
+def test_weighted_kappa_is_that_of_verdicts_repeated_as_often_as_they_weigh():
+    counts = np.array([[[9, 1], [0, 0]], [[0, 0], [3, 7]], [[4, 1], [2, 3]]])
+    pairs, often = [], (40, 3, 11)
+    for stratum, times in zip(counts, often, strict=True):
+        pairs += [place for place in np.ndindex(2, 2) for _ in range(stratum[place] * times)]
+    found = audit.weighted_kappa(counts, 10 * np.array(often))
+    assert found.value == pytest.approx(slow_kappa(pairs)) and -1 < found.low < found.value < found.high < 1
+    assert found.value != pytest.approx(audit.weighted_kappa(counts, np.array([10, 10, 10])).value, abs=0.01)
+    full = audit.weighted_kappa(np.array([[[9, 0], [0, 0]], [[0, 0], [0, 9]]]), np.array([90, 10]))
+    assert full.value == full.high == pytest.approx(1) and full.low < 0.9
+    assert audit.weighted_kappa(counts * [[[1]], [[0]], [[1]]], np.array([10, 10, 10])) is None
+    assert audit.weighted_kappa(counts * [[1, 0], [0, 0]], np.array([10, 10, 10])) is None
+
+
+def test_interval_of_kappa_covers_the_truth_about_as_often_as_it_says():
+    generator, sizes = np.random.default_rng(4), np.array([900, 60, 700, 30])
+    covered = 0
+    for _ in range(200):
+        judge = np.arange(4) % 2
+        persons = [generator.random(n) < (0.75 if j else 0.04) for n, j in zip(sizes, judge, strict=True)]
+        counts = np.zeros((4, 2, 2), dtype=int)
+        for h, person in enumerate(persons):
+            np.add.at(counts, (h, judge[h], generator.permutation(person)[:15].astype(int)), 1)
+        truth = slow_kappa([(int(j), int(p)) for j, person in zip(judge, persons, strict=True) for p in person])
+        found = audit.weighted_kappa(counts, sizes, draws=500)
+        covered += found.low <= truth <= found.high
+    assert covered >= 180
+
+
+def test_members_of_strata_are_drawn_in_turn_and_more_of_them_begin_with_the_same():
+    strata = [np.arange(2), np.arange(10, 30), np.arange(40, 60)]
+    drawn = audit.draw_in_turn(strata, 12, seed=3)
+    assert all(sorted(np.searchsorted([10, 40], part, side="right")) == [0, 1, 2] for part in (drawn[:3], drawn[3:6]))
+    assert len({*drawn.tolist()}) == 12 and audit.draw_in_turn(strata, 30, seed=3)[:12].tolist() == drawn.tolist()
+    assert (
+        len(audit.draw_in_turn(strata, 99, seed=3)) == 42
+        and audit.draw_in_turn(strata, 9, 4).tolist() != drawn.tolist()[:9]
+    )
+
+
 def test_audit_interval_covers_the_truth_about_as_often_as_it_says():
     generator = np.random.default_rng(5)
     highest = np.sort(generator.normal(size=4000))

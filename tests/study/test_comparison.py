@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.before_after import compare_judges
 from ifguide.errors import InputError
 from ifguide.evaluation.statistics import emt, tp
 from ifguide.study.analysis.comparison import compare_variants, scores_matrix
@@ -83,3 +84,27 @@ def test_other_prompts_and_a_missing_base_are_refused():
         compare_variants({"base": samples(BASE), "default": other})
     with pytest.raises(InputError, match="'base'"):
         compare_variants({"default": other})
+
+
+def test_pairs_of_methods_that_change_places_by_the_judge_are_counted_by_budget():
+    emts = {
+        "base": (1.0, 1.0),
+        "combined": (0.2, 0.5),
+        "probe": (0.3, 0.4),
+        "position": (0.6, 0.7),
+        "oracle": (0.1, 0.1),
+    }
+    rows = [
+        {"study": "s", "training_seed": seed, "method": name, "budget": 1.0, "emt": first, "second_emt": second}
+        for seed in (0, 1)
+        for name, (first, second) in emts.items()
+    ]
+    [sentence] = compare_judges(pd.DataFrame(rows))
+    assert sentence == (
+        "x1, 2 seeds: combined 0.200, probe 0.300, position 0.600; by the second judge probe 0.400, combined 0.500,"
+        " position 0.700: 1 of 3 pairs change places, 1 of them with every seed"
+    )
+    rows[-4]["second_emt"], rows[-3]["second_emt"] = 0.45, 0.5  # with the second seed both judges have the same order
+    [sentence] = compare_judges(pd.DataFrame(rows))
+    assert sentence.endswith("1 of 3 pairs change places, 0 of them with every seed")
+    assert compare_judges(pd.DataFrame(rows).drop(columns="second_emt")) == []

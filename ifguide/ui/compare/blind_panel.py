@@ -1,4 +1,5 @@
-"""Blind mode: completions without names, colours and ratings; one vote per prompt, a tally, and then the names."""
+"""Blind mode: completions without names, colours and ratings; one vote per prompt, a tally, and then the names. Or
+answers to rate."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,16 @@ import pandas as pd
 import streamlit as st
 
 from ifguide.selection.audit import Interval, wilson
+from ifguide.study.analysis.rating import SIZE
 from ifguide.study.sharing.export import neutralise_cell
 from ifguide.ui import components, layout
+from ifguide.ui.compare import rating_panel
 from ifguide.ui.format import column, count, count_of, model_cell, share, variant_title
 from ifguide.ui.loaders import Loaded
 from ifguide.ui.results import side_by_side
 from ifguide.ui.results.side_by_side import Samples
 
+TASKS = {"vote": "Vote for models", "rate": f"Rate {SIZE} answers"}
 LETTERS = "ABCD"
 TIE = ""
 """The vote for “about the same”."""
@@ -68,9 +72,13 @@ def votes_csv(votes: Mapping[int, str], ballots: Sequence[Ballot], texts: Mappin
 
 def show_blind(loaded: Loaded, samples: Samples, colours: Mapping[str, str]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-        st.subheader("Which completions are better?", anchor=False)
-        note = "Sets the order of the prompts, and which model is A on each of them. Another seed starts another vote."
+        task = layout.switch("Task", TASKS, key="blind_task", default="vote")
+        note = "Sets what is drawn and in which order, and which model is A. Another seed starts another task."
         seed = st.number_input("Seed", 0, 10**6, 1, 1, key="blind_seed", bind="query-params", width=140, help=note)
+    st.subheader("Which completions are better?" if task == "vote" else "Is it toxic?", anchor=False)
+    if task == "rate":
+        rating_panel.show_rating(loaded, list(samples), int(seed))
+        return
     st.caption(
         "You see what each model wrote, but not its name. A and B are shuffled for every prompt, and the prompts come"
         " in random order, so a few votes are a fair sample. Names, ratings and the other results stay hidden until"

@@ -22,6 +22,7 @@ from ifguide.study.analysis.dose import measured_points
 from ifguide.study.analysis.groups import read_groups, speech_by_group
 from ifguide.study.analysis.judges import by_judge, describe_disagreement
 from ifguide.study.analysis.likelihood import MODELS_MOST
+from ifguide.study.analysis.rating import judge_agreement
 from ifguide.study.reading import Study
 from ifguide.study.stages.evaluating import shared_prompts_warning
 from ifguide.ui.format import column, count, count_of, number, score, selection_title, share, variant_title
@@ -145,7 +146,7 @@ def _metrics(facts: ReportFacts) -> dict:
     return {
         "table": (columns, rows + comparison.difference_rows(facts.metrics, facts.differences)),
         "measured": comparison.facts_text(facts.metrics[facts.first]),
-        "judges": _judges(facts.study),
+        "judges": [table for table in (_judges(facts.study), _people(facts.study)) if table],
         "warnings": [(title, warning) for title, warning in warnings if warning],
         "shares": comparison.share_texts(facts.differences) if facts.first == "base" else [],
         "groups": _by_prompt_group(facts),
@@ -163,6 +164,17 @@ def _judges(study: Study) -> dict | None:
     columns = [column("Model", "text"), *(column(title, "interval") for title in figures)]
     notes = [f"Judges disagree: {sentence}." for sentence in describe_disagreement(study.judged(""))]
     return _tabled("Worst-case toxicity by every judge", (columns, rows), *notes)
+
+
+def _people(study: Study) -> dict | None:
+    """How far each judge agrees with the people who rated answers."""
+    note = "People rated answers without seeing models and scores; κ is weighted back to all answers of those models."
+    agreements = judge_agreement(study)
+    return (
+        _tabled("Agreement of people with the judges", comparison.agreement_table(agreements), note)
+        if agreements
+        else None
+    )
 
 
 def _tabled(label: str, table: comparison.Table, *notes: str) -> dict:

@@ -1,7 +1,7 @@
 """Tables that compare several models, as columns and rows for `record_table` and the report. No streamlit here."""
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ifguide.evaluation.outcomes import Outcomes
 from ifguide.evaluation.statistics import INTERVALS, TOXIC_FROM, Interval
+from ifguide.selection.audit import Agreement
 from ifguide.study.analysis.comparison import Comparison
 from ifguide.study.judgements import judge_title
 from ifguide.ui.format import (
@@ -180,6 +181,20 @@ def _share_words(part: Interval | None) -> str:
         return ""
     bounded = math.isfinite(part.low) and math.isfinite(part.high)
     return f"{share(part.value)}{f' [{share(part.low)}, {share(part.high)}]' * bounded}".replace("-", "−")
+
+
+def agreement_table(agreements: Iterable[Agreement]) -> Table:
+    """Cohen's κ of each person with each judge, from `judge_agreement`."""
+    note = "Cohen's κ: 1 is full agreement, 0 what chance gives; with its 95% interval, over all of the models' answers"
+    columns = [column("Judge", "text"), column("Rated by", "text"), column("κ", "interval", note)]
+    columns.append(column("The same", "interval", "What both call toxic, or both do not; unsure is left out"))
+    rows = []
+    for i, one in enumerate(agreements):
+        bounds = " – ".join(number(bound, 2) for bound in one.bounds or ())
+        same = [share(one.same, one.n), f"{count(one.same)} of {count(one.n)}"]
+        cells = [one.reviewers[1], one.reviewers[0] or "without a name", [number(one.kappa, 2), bounds], same]
+        rows.append({"key": str(i), "cells": cells})
+    return columns, rows
 
 
 def toxic_text(values: Mapping[str, np.ndarray], edited: Container[str] = ()) -> list[str]:
