@@ -14,6 +14,7 @@ from ifguide.study.reading import Study
 from ifguide.study.sharing.packed import pack_study, unpack_study
 from ifguide.study.stages import gradients
 from ifguide.ui import components, job_panel
+from ifguide.ui.compare import trace_panel
 from ifguide.ui.excerpts import excerpt_coloured
 from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
@@ -86,6 +87,9 @@ def test_a_document_of_the_gradient_index_says_so_and_a_large_corpus_names_the_c
     app.run()
     assert "that are nearest by gradient" in shown_text(app)
     assert tables["Training documents that pushed toward the answer"]["rows"][0]["cells"][0][1] == "+2.00 · gradient"
+    monkeypatch.setattr(trace_panel, "explain_index", lambda study: "made from *a*; `ifguide index-gradients fake`")
+    captions = "".join(caption.value for caption in app.run().caption)
+    assert r"made from \*a\*; `ifguide index-gradients fake`" in captions
 
 
 def test_another_models_answer_is_subtracted(open_app, cache, use_worker):
