@@ -7,11 +7,14 @@ import pytest
 
 from ifguide.storage import artifacts
 from ifguide.study.analysis.likelihood import likelihood_path
+from ifguide.study.analysis.trace import INDEX
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.sharing.packed import pack_study, unpack_study
+from ifguide.study.stages import gradients
 from ifguide.ui import components, job_panel
+from ifguide.ui.compare import trace_panel
 from ifguide.ui.excerpts import excerpt_coloured
 from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
@@ -69,6 +72,24 @@ def test_a_trace_is_started_shown_as_it_comes_and_ended_with_the_drawer(open_app
     assert {step for _, step, _ in first["cells"][1]} - {False} and "1 random document;" in shown_text(app)
     app.button(key="drawer_close").click().run()
     assert worker.cancelled == ["1.1"] and not app.subheader
+
+
+def test_a_document_of_the_gradient_index_says_so_and_a_large_corpus_names_the_command(
+    open_app, cache, use_worker, tables, monkeypatch
+):
+    monkeypatch.setattr(gradients, "LARGE", 10)
+    traced = RUNNING | scored(Study.open("fake", cache), 2.0, -1.0)
+    use_worker(traced)
+    app = click(open_app(cache, "compare", pick=PICK), "Trace this answer")
+    command = "`ifguide index-gradients fake` lets a trace search all of them"
+    assert command in shown_text(app) and "nearest by gradient" not in shown_text(app)
+    traced["cells"][0]["sources"] = [INDEX]
+    app.run()
+    assert "that are nearest by gradient" in shown_text(app)
+    assert tables["Training documents that pushed toward the answer"]["rows"][0]["cells"][0][1] == "+2.00 · gradient"
+    monkeypatch.setattr(trace_panel, "explain_index", lambda study: "made from *a*; `ifguide index-gradients fake`")
+    captions = "".join(caption.value for caption in app.run().caption)
+    assert r"made from \*a\*; `ifguide index-gradients fake`" in captions
 
 
 def test_another_models_answer_is_subtracted(open_app, cache, use_worker):

@@ -149,9 +149,9 @@ def _show_documents(loaded: Loaded, traced: dict, chosen: np.ndarray | None) -> 
         "How much likelier training on each document made this answer, to first order. Orange tokens pushed toward it,"
         f" blue ones away. The grey bar is the range of {count_of(drawn, 'random document')}; a dot inside it may be"
         f" chance. Scored: {count_of(len(traced['cells']), 'document')} that {near}read alike, rank high or were drawn"
-        f" at random. {explain_index(loaded.study)} On the demo, editing out what pushed made answers less likely than"
-        " editing out what reads alike did; of the few answers tried, training without what reads alike did more. Both"
-        " did more than random documents."
+        f" at random. {sentence(explain_index(loaded.study))} On the demo, editing out what pushed made answers less"
+        " likely than editing out what reads alike did; of the few answers tried, training without what reads alike did"
+        " more. Both did more than random documents."
     )
 
 
