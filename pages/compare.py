@@ -38,8 +38,8 @@ def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> N
             )
     show_disagreement(loaded.disagreement())
     if agreements := judge_agreement(loaded.study):
-        table = comparison.agreement_table(agreements)
-        components.record_table(*table, key="agreement", label="Agreement of people with the judges")
+        agreed = comparison.agreement_table(agreements)
+        components.record_table(*agreed, key="agreement", label="Agreement of people with the judges")
         st.caption("How far each judge agrees with people who rated answers blindly. Blind has the task.")
     if note := treatment_note(loaded.study, names):
         st.warning(plain(note), icon=":material/warning:")
