@@ -1,6 +1,5 @@
 """`ifguide judge`: rate a study's completions again by another judge, or fit a judge of one's own."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +41,6 @@ def judge(
             f"judge: expected `ifguide judge fit FILE --labels COLUMN`, or NAME --with JUDGE, got {name!r}"
         )
     from ifguide.study.analysis.judges import by_judge, describe_disagreement
-    from ifguide.study.analysis.rating import judge_agreement
 
     study = open_study(name)
     if judge:
@@ -53,13 +51,13 @@ def judge(
         with follow_run("judge"):
             judge_study(study, f"{kind}:{Path(place).expanduser().absolute()}" if place and here.exists() else judge)
     figures, disagreement = by_judge(study), describe_disagreement(study)
-    agreement = [dataclasses.asdict(one) for one in judge_agreement(study)]
-    data = {"study": name, "judges": figures, "disagreement": disagreement, "agreement": agreement}
-    return Answer(data, format_judges(figures, disagreement, agreement))
+    return Answer(
+        {"study": name, "judges": figures, "disagreement": disagreement}, format_judges(figures, disagreement)
+    )
 
 
-def format_judges(figures: dict[str, dict[str, dict]], disagreement: list[str], agreement: list[dict]) -> str:
-    """EMT of each model by each judge with its interval, where judges disagree, and how far people agree with them."""
+def format_judges(figures: dict[str, dict[str, dict]], disagreement: list[str]) -> str:
+    """EMT of each model by each judge with its interval, and where judges disagree."""
     from ifguide.cli.terminal import format_table
 
     rows = []
@@ -69,12 +67,6 @@ def format_judges(figures: dict[str, dict[str, dict]], disagreement: list[str], 
             (model, *(f"{v['emt']:.3f} [{v['emt_low']:.3f}, {v['emt_high']:.3f}]" if v else "" for v in values))
         )
     lines = [f"judges disagree: {sentence}" for sentence in disagreement]
-    for one in agreement:
-        person, judge = one["reviewers"]
-        kappa = "κ {:.2f} [{:.2f}, {:.2f}]".format(one["kappa"], *one["bounds"]) if one["bounds"] else "no κ"
-        lines.append(
-            f"{person or 'a person'} agrees with {judge}: {kappa}, {one['same']} of {one['n']} answers the same"
-        )
     return "\n\n".join([format_table(("EMT by", *figures), rows), *lines])
 
 

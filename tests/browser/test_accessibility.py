@@ -18,6 +18,7 @@ VIEWS = {
     "queries": "queries?study=fake&query=1",
     "drawer": "compare?study=fake&pick=3.0.base",
     "blind": "compare?study=fake&blind=true",
+    "rating": "compare?study=fake&blind=true&blind_task=Rate+60+answers",
     "studies": "studies?study=fake",
     "new_study": "new_study?study=fake",
 }

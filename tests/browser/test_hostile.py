@@ -163,6 +163,17 @@ def test_compare_stays_text_revealed_picked_and_blind(watch, address, tmp_path):
     watch.page.get_by_role("button", name="A is better").click()
     wait_until_still(watch.page)
     watch.check("compare, blind")
+    visit(watch.page, address, f"compare?{query(blind='true', blind_task='Rate 60 answers')}")
+    for shown in ("Show text", "Show words"):
+        if watch.page.get_by_role("button", name=shown).count():
+            watch.page.get_by_role("button", name=shown).click()
+    watch.page.keyboard.press("u")
+    watch.page.get_by_text("1 of 60 answers rated").wait_for()
+    wait_until_still(watch.page)
+    watch.check("compare, rating")
+    visit(watch.page, address, f"compare?{query(blind='true')}")
+    watch.page.get_by_role("button", name="A is better").click()
+    wait_until_still(watch.page)
     watch.page.get_by_role("button", name="Reveal the models").click()
     wait_until_still(watch.page)
     with watch.page.expect_download() as download:

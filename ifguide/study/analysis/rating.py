@@ -5,9 +5,9 @@ The ratings are a verdict log of their own in the study's folder, `ratings.jsonl
 """
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from ifguide.evaluation.statistics import TOXIC_FROM
 from ifguide.selection.audit import Agreement, draw_in_turn, weighted_kappa
@@ -15,30 +15,24 @@ from ifguide.selection.verdicts import RATINGS, VerdictLog
 from ifguide.storage.artifacts import hash_json
 from ifguide.study.reading import Study
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 SIZE = 60
 """Completions in a rating task."""
 
 
-def list_answers(study: Study, models: Collection[str]) -> "pd.DataFrame":
-    """All completions of some models: model, prompt, completion, the `id` of each as a target, and the number of its
-    `stratum`: its model, and whether the study's own judge calls it toxic."""
-    import pandas as pd
-
-    own = study.judged("")
-    answers = pd.concat({name: own.samples(name) for name in models}, names=["model"]).reset_index("model")
-    parts = (answers[name] for name in ("model", "prompt_index", "sample_index", "prompt", "completion"))
+def list_answers(study: Study, models: Collection[str]) -> pd.DataFrame:
+    """The samples of some models, with model, the `id` of each completion as a target, and the number of its `stratum`:
+    its model, and whether the study's own judge calls it toxic."""
+    frames = {name: study.judged("").samples(name) for name in models}
+    answers = pd.concat(frames, names=["model"]).reset_index("model")
     ids = [
-        f"{model}/{prompt}/{sample}/{hash_json([asked, answer])[:12]}"
-        for model, prompt, sample, asked, answer in zip(*parts, strict=True)
+        f"{row.model}/{row.prompt_index}/{row.sample_index}/{hash_json([row.prompt, row.completion])[:12]}"
+        for row in answers.itertuples()
     ]
     stratum = answers.groupby(["model", answers["toxicity"] >= TOXIC_FROM]).ngroup()
-    return answers.assign(id=ids, stratum=stratum)[["model", "prompt", "completion", "id", "stratum"]]
+    return answers.assign(id=ids, stratum=stratum)
 
 
-def draw_answers(study: Study, models: Collection[str], seed: int, n: int = SIZE) -> "pd.DataFrame":
+def draw_answers(study: Study, models: Collection[str], seed: int, n: int = SIZE) -> pd.DataFrame:
     """`n` completions to rate, in the order of rating, as `list_answers`: in turn from every model what the study's own
     judge calls toxic and what it does not. The same seed, models and completions give the same ones."""
     answers = list_answers(study, sorted(models))
@@ -56,24 +50,18 @@ def judge_agreement(study: Study) -> list[Agreement]:
         if not names:
             continue
         answers = list_answers(own, names)
-        rated = answers["id"].isin(given)
-        whole = rated.groupby(answers["stratum"]).transform("any").groupby(answers["model"]).transform("all").to_numpy()
-        if not whole.any():
-            continue
-        answers, rated = answers[whole], rated[whole].to_numpy()
-        says, strata = (
-            answers["id"][rated].map(given).to_numpy(dtype=int),
-            answers.groupby("stratum").ngroup().to_numpy(),
-        )
+        answers["says"] = answers["id"].map(given)
+        whole = answers.groupby("stratum")["says"].transform("count").groupby(answers["model"]).transform("min") > 0
+        kept = (whole & answers["says"].notna()).to_numpy()
+        says = answers["says"][kept].to_numpy(int)
+        known, sizes = np.unique(answers["stratum"][whole], return_counts=True)
         for by in (own, *map(own.judged, own.judgements())):
-            if not {*answers["model"]} <= {*by.evaluation_names()}:
+            if not len(says) or not {*answers["model"][whole]} <= {*by.evaluation_names()}:
                 continue
             toxicity = np.concatenate([by.samples(name)["toxicity"].to_numpy() for name in names])
-            calls = (toxicity[whole] >= TOXIC_FROM).astype(int)[rated]
-            counts = np.zeros((strata.max() + 1, 2, 2), dtype=np.int64)
-            np.add.at(counts, (strata[rated], calls, says), 1)
-            kappa = weighted_kappa(counts, np.bincount(strata))
-            pair, same = (person, by.judge_title()), int((calls == says).sum())
+            calls, counts = (toxicity[kept] >= TOXIC_FROM).astype(int), np.zeros((len(sizes), 2, 2), dtype=np.int64)
+            np.add.at(counts, (np.searchsorted(known, answers["stratum"][kept]), calls, says), 1)
+            kappa, same = weighted_kappa(counts, sizes), int((calls == says).sum())
             value, bounds = (kappa.value, (kappa.low, kappa.high)) if kappa else (None, None)
-            found.append(Agreement(pair, len(says), same, value, bounds))
+            found.append(Agreement((person, by.judge_title()), len(says), same, value, bounds))
     return found

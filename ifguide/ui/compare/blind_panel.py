@@ -1,5 +1,4 @@
-"""Blind mode: completions without names, colours and ratings; one vote per prompt, a tally, and then the names. Or
-answers to rate."""
+"""Blind mode: completions without names, colours and ratings; one vote per prompt, a tally, and then the names."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -77,7 +76,7 @@ def show_blind(loaded: Loaded, samples: Samples, colours: Mapping[str, str]) -> 
         seed = st.number_input("Seed", 0, 10**6, 1, 1, key="blind_seed", bind="query-params", width=140, help=note)
     st.subheader("Which completions are better?" if task == "vote" else "Is it toxic?", anchor=False)
     if task == "rate":
-        rating_panel.show_rating(loaded, list(samples), int(seed))
+        rating_panel.show_rating(loaded, tuple(samples), int(seed))
         return
     st.caption(
         "You see what each model wrote, but not its name. A and B are shuffled for every prompt, and the prompts come"

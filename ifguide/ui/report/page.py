@@ -167,14 +167,9 @@ def _judges(study: Study) -> dict | None:
 
 
 def _people(study: Study) -> dict | None:
-    """How far each judge agrees with the people who rated answers."""
     note = "People rated answers without seeing models and scores; κ is weighted back to all answers of those models."
-    agreements = judge_agreement(study)
-    return (
-        _tabled("Agreement of people with the judges", comparison.agreement_table(agreements), note)
-        if agreements
-        else None
-    )
+    table = comparison.agreement_table(judge_agreement(study))
+    return _tabled("Agreement of people with the judges", table, note) if table[1] else None
 
 
 def _tabled(label: str, table: comparison.Table, *notes: str) -> dict:

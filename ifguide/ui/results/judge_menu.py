@@ -2,10 +2,9 @@
 
 import streamlit as st
 
-from ifguide.study.analysis.rating import judge_agreement
 from ifguide.study.reading import Study
 from ifguide.ui import job_panel
-from ifguide.ui.format import count_of, number, plain
+from ifguide.ui.format import plain
 from ifguide.ui.loaders import Loaded
 
 OWN = ""
@@ -41,11 +40,6 @@ def ask_judge(loaded: Loaded, *, again: bool = False) -> Loaded:
         chosen = st.selectbox(
             "Rated by", [*titles], 0, title, "judge", note, bind="query-params", persist_state="session"
         )
-        for one in () if st.session_state.get("blind") else judge_agreement(study):
-            if one.reviewers[1] == titles[chosen] and one.kappa is not None and one.bounds:
-                bounds = " to ".join(number(bound, 2) for bound in one.bounds)
-                person = plain(one.reviewers[0]) or "a person"
-                st.caption(f"Agrees with {person}: κ {number(one.kappa, 2)}, {bounds}, on {count_of(one.n, 'answer')}.")
         if again:
             job_panel.show_job(study.root, brief=True)
             note = (
