@@ -200,7 +200,7 @@ def index_gradients(
     name: StudyName,
     dimensions: Annotated[int, Option(min=1, help="Numbers kept of a document's gradient; more find more.")] = 2048,
 ) -> Answer:
-    """Keep a compressed gradient of every document, so that traces search the whole corpus.
+    """Index gradients, for traces of the whole corpus.
 
     Takes one pass of the base model over the corpus, forward and backward; a stopped one goes on where it was. Of use
     where the corpus is so large that a trace scores only a small part of it.
@@ -286,7 +286,7 @@ def report(
         str, Option(metavar="JUDGE", help="Name or hash of a judge that rated it.", show_default="its own")
     ] = "",
 ) -> Answer:
-    """Write a study's results to one HTML file that opens offline.
+    """Write a study's results to one HTML file.
 
     Offensive text is blurred until the reader asks for it.
     """

@@ -23,7 +23,7 @@ def audit(
     reveal: Annotated[bool, Option("--reveal", help="Show every text in full.")] = False,
     reviewer: Annotated[str, Option(metavar="WHO", help="The name that the verdicts get.", show_default="none")] = "",
 ) -> Answer:
-    """Estimate the precision of thresholds by judging random tokens.
+    """Judge random tokens to estimate precision.
 
     Asks about 40 tokens around the selection's threshold without showing their scores: t (toxic), f (fine), u
     (unsure), r (show the text in full) or q (stop here). The app's Threshold page continues the same audit.

@@ -161,7 +161,7 @@ def run(
     no_fit_check: Annotated[bool, Option("--no-fit-check", help="Start even if memory seems too small.")] = False,
     background: Background = False,
 ) -> Answer:
-    """Build every stage of a study that is missing or out of date.
+    """Build all stages that are missing or out of date.
 
     The stages, in order: corpus, queries, model, factors, direction, scores, index, selection, documents, suppress,
     evaluate. Without --until, the 20 best-ranked documents are then explained for the app, where that is quick.

@@ -27,7 +27,7 @@ def suggest(
     force: Annotated[bool, Option("--force", help="Replace files that are there.")] = False,
     reveal: Annotated[bool, Option("--reveal", help="Print offensive words, too.")] = False,
 ) -> Answer:
-    """Make toxic and safe queries from a file, or from verdicts.
+    """Make queries from a file, or from verdicts.
 
     Prints how similar the two sets are, and warns if their topics differ: scores would then find topics.
     """

@@ -41,7 +41,7 @@ def select(
         str | None, Option("--name", metavar="SELECTION", help="Its name.", show_default="from the settings")
     ] = None,
 ) -> Answer:
-    """Select tokens by threshold, window and budget (Algorithm 1).
+    """Select tokens by threshold, window and budget.
 
     Give the threshold as one of --tokens, --share, --quantile and --perplexity. Other settings come from study.toml.
     """
@@ -149,7 +149,7 @@ def export(
     out: Annotated[Path, Option(metavar="FILE", help=_OUT)],
     selection: SelectionName = "default",
 ) -> Answer:
-    """Export scores, ranks, tokens or evaluations for other programs.
+    """Export scores, tokens, ranks or evaluations.
 
     In CSV, text that begins with = + - @ ' or a tab gets a leading ', so that no spreadsheet reads it as a formula.
     """

@@ -20,7 +20,7 @@ OPTIONAL_METRICS = ("implicit_emt", "implicit_tp", "lambada_accuracy")
 
 
 def status(name: StudyName) -> Answer:
-    """Show a study's stages, its models' toxicity, and its last job."""
+    """Show a study's stages, results and last job."""
     values = study_status(open_study(name))
     return Answer(values, format_status(values))
 

@@ -24,7 +24,7 @@ Way = StrEnum("Way", ("edited", "trained"))
 
 
 def suppress(name: StudyName, selection: SelectionName = "default") -> Answer:
-    """Train the model again with a penalty on a selection's tokens."""
+    """Train again with a penalty on selected tokens."""
     study = open_study(name)
     with follow_run() as progress:
         from ifguide.study import pipeline
@@ -148,7 +148,7 @@ def compare(
     name: StudyName,
     others: Annotated[str, Option("--with", metavar="MODEL,...", help=" ".join(HELP.split()))] = "random,oracle",
 ) -> Answer:
-    """Compare models trained on other selections or in other ways.
+    """Compare other selections and ways to train.
 
     They are trained, evaluated and printed in one table. The base model and the default selection's model are included.
     Models that are up to date are not trained again.
