@@ -260,11 +260,13 @@ class Tracer:
         return choose_candidates(self.study, answer, words, WITH_INDEX, nearest=nearest)
 
     def trace(self, direction: "Matrices", candidates: Sequence[Candidate]) -> Iterator[list[Traced]]:
-        """Score candidates in their order, `DOCUMENTS_AT_ONCE` at a time. A caller that asks no more stops the work."""
+        """Score candidates in their order, two at first and then `DOCUMENTS_AT_ONCE` at a time. A caller that asks no
+        more stops the work."""
         few = [candidate.document for candidate in candidates[:4]]
         scorer = self._scorer(direction, lambda tried: np.concatenate(self._score(few, tried)))
-        for first in range(0, len(candidates), DOCUMENTS_AT_ONCE):
-            part = candidates[first : first + DOCUMENTS_AT_ONCE]
+        edges = [0, *range(2, len(candidates), DOCUMENTS_AT_ONCE), len(candidates)]
+        for first, stop in itertools.pairwise(edges):
+            part = candidates[first:stop]
             scores = self._score([candidate.document for candidate in part], scorer)
             yield [Traced(candidate=one, scores=values) for one, values in zip(part, scores, strict=True)]
 
