@@ -333,9 +333,9 @@ def compare_judges(records: pd.DataFrame, half: str = "") -> list[str]:
         gaps = {p: [table[j][p[0]] - table[j][p[1]] for j in judges] for p in itertools.combinations(methods, 2)}
         other = [pair for pair, (a, b) in gaps.items() if a.mean() * b.mean() < 0]
         clear = [p for p in other if all(gap.gt(0).all() or gap.lt(0).all() for gap in gaps[p])]
-        found = f"{len(other)} of {len(gaps)} pairs change places, {len(clear)} of them with every seed"
+        changed = f"{len(other)} of {len(gaps)} pairs change places, {len(clear)} of them with every seed"
         if gaps:
-            sentences.append(f"x{budget:g}, {len(table)} seeds: {lines[0]}; by the second judge {lines[1]}: {found}")
+            sentences.append(f"x{budget:g}, {len(table)} seeds: {lines[0]}; by the second judge {lines[1]}: {changed}")
     return sentences
 
 

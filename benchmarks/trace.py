@@ -219,11 +219,11 @@ def measure_recall(study: Study, n_answers: int, dimensions: list[int]) -> str:
         exact = np.array([one.total for part in tracer.trace(direction, everything) for one in part])
         top, near = np.argsort(-exact)[:20], words.nearest(answer.completion, n=n, order=order)[0]
         alike = [one.document for one in near]
-        found = {name: index.nearest(direction, n).tolist() for name, index in indexes.items()}
-        found |= {"reads alike": alike, "reads alike and score, in turn": _in_turn(alike, order.tolist())}
-        found |= {f"{name} and reads alike, in turn": _in_turn(found[name], alike) for name in indexes}
-        found["random"] = np.random.default_rng(row["sample_index"]).permutation(n).tolist()
-        for name, documents in found.items():
+        lists = {name: index.nearest(direction, n).tolist() for name, index in indexes.items()}
+        lists |= {"reads alike": alike, "reads alike and score, in turn": _in_turn(alike, order.tolist())}
+        lists |= {f"{name} and reads alike, in turn": _in_turn(lists[name], alike) for name in indexes}
+        lists["random"] = np.random.default_rng(row["sample_index"]).permutation(n).tolist()
+        for name, documents in lists.items():
             shares.setdefault(name, []).append([np.isin(top, documents[:depth]).mean() for depth in DEPTHS])
     heads = ["candidates", *(f"best {depth} of {n}" for depth in DEPTHS)]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]

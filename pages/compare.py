@@ -47,13 +47,13 @@ def show_metrics(loaded: Loaded, names: list[str], colours: dict[str, str]) -> N
         st.caption(plain(" ".join(shares)))
     if comparison.group_table(metrics):
         with st.expander("By group of prompts"):
-            metrics = comparison.with_speech(metrics, {name: loaded.speech(name) for name in names})
-            groups = [group for m in metrics.values() for group in (m.get("groups") or {}).values()]
+            spoken = comparison.with_speech(metrics, {name: loaded.speech(name) for name in names})
+            groups = [group for m in spoken.values() for group in (m.get("groups") or {}).values()]
             titles = {m.key: m.title for m in comparison.METRICS if any(m.key in group for group in groups)}
             chosen = layout.choose("Metric", titles, key="group_metric", width=280)
-            if table := comparison.group_table(metrics, chosen):
+            if table := comparison.group_table(spoken, chosen):
                 components.record_table(*table, key="groups", label="Metrics by group of prompts")
-    if table := comparison.harness_table(loaded.metrics(names)):
+    if table := comparison.harness_table(metrics):
         with st.expander("General capability"):
             components.record_table(*table, key="harness", label="Results of lm-evaluation-harness")
 

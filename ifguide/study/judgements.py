@@ -56,12 +56,12 @@ def judge_title(metrics: Mapping) -> str:
 
 def list_judgements(root: Path) -> dict[str, Judgement]:
     """Every judgement in a study's folder, by its key; damaged ones are left out."""
-    found_in = {}
+    judgements = {}
     for path in sorted((root / FOLDER).glob(f"*/{artifacts.MANIFEST}")):
         try:
             values = artifacts.read_part(path.parent, RECORD)
             fields = (values[name] for name in ("judge", "digest", "models"))
-            found_in[path.parent.name] = Judgement(path.parent, *fields)
+            judgements[path.parent.name] = Judgement(path.parent, *fields)
         except (StaleError, KeyError, TypeError):
             continue
-    return found_in
+    return judgements

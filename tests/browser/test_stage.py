@@ -80,10 +80,10 @@ def test_a_talk_is_given_by_keyboard_alone_and_replayed_without_a_network(browse
     (cache / "fake" / "stage.json").unlink()
 
     context = browser.new_context(color_scheme="dark", viewport={"width": 1440, "height": 900}, offline=True)
-    opened, asked, said = context.new_page(), [], []
+    opened, asked, messages = context.new_page(), [], []
     opened.on("request", lambda request: asked.append(request.url))
-    opened.on("console", lambda message: said.append(message.text))
-    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("console", lambda message: messages.append(message.text))
+    opened.on("pageerror", lambda error: messages.append(str(error)))
     opened.goto(path.as_uri())
     titles, count = [], int(opened.locator("footer .num").inner_text().split(" / ")[1])
     for _ in range(count):
@@ -102,7 +102,7 @@ def test_a_talk_is_given_by_keyboard_alone_and_replayed_without_a_network(browse
     assert "blur" in opened.locator(".veil").first.evaluate(BLUR)
     press(opened, "v")
     assert opened.locator(".veil").count() == 0 and opened.locator("mark").first.evaluate(BLUR) == "none"
-    assert asked == [path.as_uri()] and said == []
+    assert asked == [path.as_uri()] and messages == []
     context.close()
 
 

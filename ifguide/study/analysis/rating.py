@@ -43,7 +43,7 @@ def judge_agreement(study: Study) -> list[Agreement]:
     """How far each person who rated completions agrees with each judge that rated the same models; `unsure` is left
     out. `reviewers` are the person, empty for one without a name, and the judge by its name and hash. κ is weighted
     back to all completions of the models of which the person rated toxic and other ones, as far as there are both."""
-    log, own, found = VerdictLog(study.root, RATINGS), study.judged(""), []
+    log, own, agreements = VerdictLog(study.root, RATINGS), study.judged(""), []
     for person in sorted(log.reviewers()):
         given = {id: verdict == "toxic" for id, verdict in log.of_documents(person).items() if verdict != "unsure"}
         names = [name for name in own.evaluation_names() if any(id.startswith(f"{name}/") for id in given)]
@@ -54,14 +54,14 @@ def judge_agreement(study: Study) -> list[Agreement]:
         whole = answers.groupby("stratum")["says"].transform("count").groupby(answers["model"]).transform("min") > 0
         kept = (whole & answers["says"].notna()).to_numpy()
         says = answers["says"][kept].to_numpy(int)
-        known, sizes = np.unique(answers["stratum"][whole], return_counts=True)
+        strata, sizes = np.unique(answers["stratum"][whole], return_counts=True)
         for by in (own, *map(own.judged, own.judgements())):
             if not len(says) or not {*answers["model"][whole]} <= {*by.evaluation_names()}:
                 continue
             toxicity = np.concatenate([by.samples(name)["toxicity"].to_numpy() for name in names])
             calls, counts = (toxicity[kept] >= TOXIC_FROM).astype(int), np.zeros((len(sizes), 2, 2), dtype=np.int64)
-            np.add.at(counts, (np.searchsorted(known, answers["stratum"][kept]), calls, says), 1)
+            np.add.at(counts, (np.searchsorted(strata, answers["stratum"][kept]), calls, says), 1)
             kappa, same = weighted_kappa(counts, sizes), int((calls == says).sum())
             value, bounds = (kappa.value, (kappa.low, kappa.high)) if kappa else (None, None)
-            found.append(Agreement((person, by.judge_title()), len(says), same, value, bounds))
-    return found
+            agreements.append(Agreement((person, by.judge_title()), len(says), same, value, bounds))
+    return agreements

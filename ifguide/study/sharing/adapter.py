@@ -9,7 +9,8 @@ from ifguide.storage.artifacts import replacing
 from ifguide.study.freshness import require_fresh
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
-from ifguide.study.stages import checkpoints, editing
+from ifguide.study.stages import editing
+from ifguide.study.stages.evaluating import load_evaluated
 
 
 def write_adapter(study: Study, model: str, out: Path, rank: int = 16) -> float:
@@ -38,8 +39,7 @@ def write_adapter(study: Study, model: str, out: Path, rank: int = 16) -> float:
     base, modules, _ = editing.load_base(study)
     if any(isinstance(module, Part) for module in modules.values()):
         raise ConfigError("adapter: layers of experts share one parameter, which adapters cannot hold; share the model")
-    place = study.folder(Unit("suppress", model)) / "final"
-    others = editing.tracked(study, checkpoints.place_model(study, str(place), "", dtype="float32"))
+    others = editing.tracked(study, load_evaluated(study, model)[0])
     settings = LoraConfig(
         r=rank,
         lora_alpha=rank,

@@ -19,7 +19,7 @@ from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import curvature_unit
 from ifguide.study.stages import checkpoints
-from ifguide.study.stages.evaluating import split_heldout
+from ifguide.study.stages.evaluating import load_evaluated, split_heldout
 from ifguide.study.variants import edit_damping
 
 if TYPE_CHECKING:
@@ -201,8 +201,7 @@ def build_edit(study: Study, variant: VariantConfig, folder: Path, progress: Pro
 
     strength, tried = choose_strength(tell, variant.perplexity_budget)
     if variant.onto:
-        place = study.folder(Unit("suppress", variant.onto)) / "final"
-        model = checkpoints.place_model(study, str(place), "", dtype="float32")
+        model, _ = load_evaluated(study, variant.onto)
         modules = tracked(study, model)
     apply_edit(modules, step, strength)
     save_weights(model, checkpoints.study_tokenizer(study), folder / "final")
