@@ -14,7 +14,7 @@ from ifguide.runtime.progress import Progress
 from ifguide.study import pipeline
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import create_study, run_study
-from ifguide.study.planning import plan
+from ifguide.study.planning import needs, plan
 from ifguide.study.planning.measure import Measured, usual
 from ifguide.study.planning.plan import check_fit, find_problems, known_plan, make_plan
 from ifguide.study.reading import Study
@@ -45,6 +45,19 @@ def test_every_stage_that_runs_has_a_plan_and_status_holds_it_against_what_happe
         assert entry["planned_seconds"] == found["stages"][stage]["seconds"] and entry["planned_peak"] > 0
         assert entry["peak"] > 1e7
     assert "planned" in format_status(status)
+
+
+def test_an_edit_is_planned_as_an_edit_and_with_the_curvature_that_only_it_needs(study, monkeypatch):
+    measured, fits = Measured(study), []
+    monkeypatch.setattr(Measured, "training", property(lambda _: pytest.fail("nothing is trained")))
+    monkeypatch.setattr(needs, "need_factors", lambda _, n: fits.append(n) or plan.Need(seconds=1000.0))
+    edited = ["suppress.method=edit", "selection.controls=[]", "selection.attribution=probe", "scores.probe=true"]
+    for influence, seconds in (True, 0), (False, 1000):
+        others = [f"scores.{kind}={str(influence).lower()}" for kind in ("own_loss", "position")]
+        measured.study = study.change(tiny_config(study.root.parent / "inputs", *edited, *others))
+        measured.config = measured.study.config
+        assert seconds < needs.need_suppress(measured).seconds < seconds + 100
+    assert fits == [1]
 
 
 def test_a_slow_model_takes_two_steps_and_sequences_as_alike_as_a_batchs(study, monkeypatch):

@@ -10,7 +10,15 @@ from collections.abc import Callable
 import numpy as np
 
 from ifguide.config.attributions import KINDS, computed_kinds
+from ifguide.study.lineage import Unit
 from ifguide.study.planning.measure import Measured, Need, usual
+from ifguide.study.stage_table import curvature_unit
+from ifguide.study.variants import is_edit, recipe
+
+CHARACTERS = 4
+"""Of a token, about."""
+STRENGTHS_TRIED = 8
+"""Lengths of an edit's step that held-out text is read with, about."""
 
 
 def need_corpus(measured: Measured) -> Need:
@@ -31,13 +39,40 @@ def need_model(measured: Measured) -> Need:
 
 
 def need_suppress(measured: Measured) -> Need:
-    """A training for each selection."""
-    models, once = measured.count("suppress"), measured.training
-    return dataclasses.replace(once, seconds=models * once.seconds, disk=models * measured.weights)
+    """A training for each selection, or an edit."""
+    config, models = measured.config, measured.count("suppress")
+    edits = [name for unit in measured.study.units("suppress") if is_edit(config, name := unit.name)]
+    needs = [_need_edits(measured, edits)] if edits else []
+    if models > len(edits):
+        once = measured.training
+        needs.append(dataclasses.replace(once, seconds=(models - len(edits)) * once.seconds))
+    seconds, host, device = sum(n.seconds for n in needs), max(n.host for n in needs), max(n.device for n in needs)
+    return Need(seconds=seconds, host=host, device=device, disk=models * measured.weights)
 
 
-def need_factors(measured: Measured) -> Need:
-    """Two passes over some tokens, and an eigenbasis for each side of a layer, at every checkpoint."""
+def _need_edits(measured: Measured, names: list[str]) -> Need:
+    """A pass over the corpus at most, some over held-out text, and a fit of the curvature if the scores need none."""
+    from ifguide.data.prompts import read_heldout
+    from ifguide.influence.edit import token_gradient
+    from ifguide.influence.losses import SplitModel
+    from ifguide.study.stages.editing import SAMPLE_TOKENS
+
+    fitted = {curvature_unit(measured.config, recipe(measured.config, name)) for name in names} - {Unit("factors")}
+    fit = need_factors(measured, len(fitted)) if fitted else Need(seconds=0.0)
+    split, evaluate = SplitModel(measured.model), measured.study.resolved("evaluate")
+    read = measured.time(lambda: [split(batch) for batch in measured.batches], measured.fuller)
+    learn = functools.partial(token_gradient, measured.model, measured.modules, measured.batches)
+    learned = measured.time(learn, measured.fuller, measured.matrices)
+    texts = read_heldout(evaluate.heldout, evaluate) if evaluate.heldout else []
+    heldout = min(SAMPLE_TOKENS, sum(map(len, texts)) // (2 * CHARACTERS)) if texts else SAMPLE_TOKENS
+    once = (measured.n_tokens * learned + (STRENGTHS_TRIED + 2) * heldout * read) / measured.measured
+    edit = measured.need(len(names) * once, more=2 * measured.matrices)
+    both = {place: max(getattr(edit, place), getattr(fit, place)) for place in ("host", "device")}
+    return dataclasses.replace(edit, seconds=edit.seconds + fit.seconds, **both)
+
+
+def need_factors(measured: Measured, n: int | None = None) -> Need:
+    """Two passes over some tokens, and an eigenbasis for each side of a layer, at `n` checkpoints; None: at all."""
     import torch
 
     from ifguide.influence.ekfac import KEPT_BYTES, Fit, accumulation_dtype, eigenvectors, factor_shapes
@@ -48,7 +83,7 @@ def need_factors(measured: Measured) -> Need:
     config = measured.config.factors
     if config.strategy == "identity":
         return Need(seconds=0.1)
-    n = len(measured.checkpoints)
+    n = len(measured.checkpoints) if n is None else n
     narrow = factor_products(measured.study, measured.device)
     products = getattr(torch, narrow) if narrow else None
     batches, fuller = measured.batches_of(fit_batch(measured.modules, measured.config.compute.tokens_per_batch))
@@ -172,7 +207,7 @@ def need_evaluate(measured: Measured) -> Need:
     texts = read_heldout(config.heldout, config) if config.heldout else []
     if texts:
         lengths = np.array([len(text) for text in texts])
-        some = usual(lengths, 4 * measured.tokens)  # a token has about four characters
+        some = usual(lengths, CHARACTERS * measured.tokens)
         read = measured.time(lambda: heldout_losses(measured.model, measured.tokenizer, [texts[n] for n in some]))
         seconds += float(lengths.sum() / lengths[some].sum()) * read
     return measured.need(models * (seconds + 0.3), models * 200 * count)
