@@ -45,10 +45,8 @@ showcase: smollm2 $(INPUTS)/corpus.jsonl
 	$(RECORD) run showcase
 	$(RECORD) pack showcase --complete --out $(SHOWCASE)
 
-showcase-live: smollm2 $(INPUTS)/corpus.jsonl
-	test -f $(CACHE)/showcase-live/study.toml || $(PY) -m ifguide new showcase-live --preset quick $(STUDIED)
-	$(PY) -m ifguide plan showcase-live
-	$(PY) -m ifguide run showcase-live
+showcase-live: smollm2
+	$(PY) -m ifguide demo --model $(CACHE)/models/smollm2-135m
 
 $(INPUTS)/corpus.jsonl: | $(VENV)/.installed
 	$(PY) -c "from pathlib import Path; from ifguide.study.demo import write_inputs; write_inputs(Path('$(INPUTS)'))"

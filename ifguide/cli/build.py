@@ -20,21 +20,39 @@ if TYPE_CHECKING:
     from ifguide.study.reading import Study
 
 
+def _file(note: str, metavar: str = "FILE", default: str | bool = False) -> OptionInfo:
+    return Option(metavar=metavar, help=note, show_default=default)
+
+
+def _column(note: str, default: str | bool = False) -> OptionInfo:
+    return _file(note, "COLUMN", default)
+
+
+_LIVE = "A Hugging Face model folder or hub id to study on the same texts."
+
+
 def demo(
-    fresh: Annotated[bool, Option("--fresh", help="Build every stage again.")] = False, background: Background = False
+    fresh: Annotated[bool, Option("--fresh", help="Build every stage again.")] = False,
+    model: Annotated[str | None, _file(_LIVE, "PATH_OR_ID", default="a tiny one")] = None,
+    background: Background = False,
 ) -> Answer:
     """Build the built-in study.
 
     It has a small corpus with planted insults and a tiny model, and takes minutes on a laptop. Stages that are up to
-    date are skipped, so you can stop the command and run it again.
+    date are skipped, so you can stop the command and run it again. With --model, a model of yours is fine-tuned on the
+    same texts and edited; it first says how long that takes.
     """
-    from ifguide.study.demo import NAME, build_demo
+    from ifguide.study.demo import LIVE, NAME, build_demo, build_live
 
+    if fresh and model:
+        raise InputError(f"--fresh builds the demo itself again; to build {LIVE} again, delete it first")
     if background:
-        return _start_in_background(NAME, ["demo", *(["--fresh"] if fresh else [])], skip_when_fresh=not fresh)
+        options = [*(["--fresh"] if fresh else []), *(["--model", model] if model else [])]
+        return _start_in_background(LIVE if model else NAME, ["demo", *options], skip_when_fresh=not fresh)
     with follow_run() as progress:
-        _explain_best(build_demo(fresh=fresh, progress=progress), progress)
-    return status(NAME)
+        study = build_live(model, progress) if model else build_demo(fresh=fresh, progress=progress)
+        _explain_best(study, progress)
+    return status(study.name)
 
 
 QUICK_SECONDS = 60
@@ -55,14 +73,6 @@ def _explain_best(study: "Study", progress: "Progress") -> None:
         explain_top(study, TOP, progress)
     except Exception as error:
         progress.message(f"no explanations: {describe_error(error)}; try {command}")
-
-
-def _file(note: str, metavar: str = "FILE", default: str | bool = False) -> OptionInfo:
-    return Option(metavar=metavar, help=note, show_default=default)
-
-
-def _column(note: str, default: str | bool = False) -> OptionInfo:
-    return _file(note, "COLUMN", default)
 
 
 _CORPUS = "A .jsonl, .csv, .tsv, .parquet or .txt file, a folder, or a hub data set."

@@ -9,13 +9,22 @@ from pathlib import Path
 
 from ifguide import data
 from ifguide.config import schema
+from ifguide.config.presets import apply_preset, preset_settings
+from ifguide.errors import InputError
 from ifguide.runtime.progress import Progress
 from ifguide.storage.lock import LOCK, study_lock
 from ifguide.study.folder import cache_dir
-from ifguide.study.pipeline import run_study
+from ifguide.study.pipeline import create_study, run_study
+from ifguide.study.planning.plan import known_plan, make_plan, plan_rows
 from ifguide.study.reading import Study
 
 NAME = "demo"
+SHOWCASE = "showcase"
+"""The recorded study that the app opens while the demo is built: a trained model on the demo's texts."""
+LIVE = "showcase-live"
+"""The same texts and a model of the reader's, which is kept, so that it answers prompts."""
+LIVE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PRESET = "quick"
 
 
 def demo_config() -> schema.StudyConfig:
@@ -87,3 +96,39 @@ def prepare_demo(cache: Path | None = None, *, fresh: bool = False) -> Study:
         partial.rename(root / "inputs")
         return Study.create(NAME, demo_config(), cache)
     return Study.open(NAME, cache)
+
+
+def build_live(source: str, progress: Progress) -> Study:
+    """Build the study of `prepare_live`, or what is missing of it; `progress` is told first how long it takes."""
+    study = prepare_live(source)
+    plan = known_plan(study) or make_plan(study)
+    progress.message(f"{LIVE} takes about {plan_rows(plan)[-2][1]} on this machine")
+    run_study(study, progress=progress)
+    return study
+
+
+def prepare_live(source: str, cache: Path | None = None) -> Study:
+    """A study of a model folder or hub id on the demo's texts, with the preset `quick`, whose edit takes minutes.
+
+    Raises:
+        InputError: the model cannot be used, or the study is there with another one; nothing has changed.
+    """
+    root, place = cache_dir(cache) / LIVE, Path(source).expanduser().absolute()
+    source = str(place) if place.exists() else source
+    if (root / "study.toml").is_file():
+        study = Study.open(LIVE, cache)
+        if study.config.model.source != source:
+            raise InputError(
+                f"{LIVE} was made with {study.config.model.source}, expected {source}; delete or rename it first"
+            )
+        return study
+    write_inputs(root / "inputs")
+    usual = demo_config()
+    config = schema.StudyConfig(
+        description="The showcase's texts, and a model that is kept here and answers prompts.",
+        model=schema.ModelConfig(source=source),
+        corpus=usual.corpus,
+        queries=usual.queries,
+        evaluate=schema.EvaluateConfig(prompts=usual.evaluate.prompts, heldout=usual.evaluate.heldout),
+    )
+    return create_study(LIVE, apply_preset(config, PRESET), cache, named={*preset_settings(PRESET, "finetune")})

@@ -10,6 +10,7 @@ from ifguide.evaluation.outcomes import Outcomes
 from ifguide.evaluation.statistics import Interval
 from ifguide.selection.verdicts import RATINGS, Target, VerdictLog
 from ifguide.storage import artifacts
+from ifguide.study import demo
 from ifguide.study.analysis.judges import judge_study
 from ifguide.study.analysis.likelihood import likelihood_path
 from ifguide.study.analysis.rating import draw_answers, judge_agreement
@@ -240,6 +241,19 @@ def test_a_prompt_cannot_be_run_without_the_weights(open_app, tmp_path):
     app = open_app(tmp_path / "cache", "compare")
     assert "Not possible here: the weights of default are not in this study" in shown_text(app)
     assert next(b for b in app.button if b.label.startswith("Run")).disabled
+
+
+def test_the_recorded_showcase_can_be_built_again_with_a_model_that_answers(open_app, tmp_path, monkeypatch):
+    cache, started = tmp_path / "theirs", []
+    pack_study(write_study(tmp_path / "mine"), tmp_path / "fake.ifguide")
+    monkeypatch.setattr(demo, "SHOWCASE", unpack_study(tmp_path / "fake.ifguide", cache))
+    monkeypatch.setattr(job_panel, "start", lambda root, command: started.append((root, command)))
+    app = open_app(cache, "compare")
+    app.text_input(key="live_model").set_value(" models/mine ").run()
+    next(button for button in app.button if button.label == "Start").click().run()
+    assert started == [(cache / demo.LIVE, ["demo", "--model", "models/mine"])]
+    (cache / demo.LIVE / "evaluations" / "default").mkdir(parents=True)
+    assert "Try prompts in showcase-live" in [button.label for button in app.run().button]
 
 
 def test_a_recorded_study_offers_nothing_that_needs_its_models(open_app, tmp_path, monkeypatch):

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 
 import streamlit as st
 
+from ifguide.config.names import DEFAULT
 from ifguide.config.schema import EvaluateConfig
 from ifguide.storage.lock import read_record
+from ifguide.study import demo
+from ifguide.study.folder import cache_dir
 from ifguide.study.stages.evaluating import missing_weights
-from ifguide.ui import components, layout
+from ifguide.ui import components, job_panel, layout
 from ifguide.ui.compare.picks import PROMPT, Pick, remember_pick, shown_pick
 from ifguide.ui.format import column, count_of, number, plain, sentence, variant_title
 from ifguide.ui.loaders import Loaded
@@ -41,6 +44,8 @@ def row_of(cell: dict) -> dict:
 
 def show_try(loaded: Loaded, names: list[str], colours: Mapping[str, str], pick: Pick | None) -> None:
     if read_record(loaded.study.root):
+        if loaded.name == demo.SHOWCASE:
+            _offer_live_model()
         return
     if (recalled := st.session_state.pop("recalled", None)) is not None:
         _recall(st.session_state["history"][recalled])
@@ -66,6 +71,26 @@ def show_try(loaded: Loaded, names: list[str], colours: Mapping[str, str], pick:
         running = tried["state"] not in ENDED
         show = st.fragment(_show_tried, run_every=POLL_SECONDS) if running else _show_tried
         show(loaded, colours, pick, follow=running)
+
+
+def _offer_live_model() -> None:
+    """Build the recorded showcase again with a model that is kept; its progress; and the study once it answers."""
+    root = cache_dir() / demo.LIVE
+    if job_panel.is_pending(root, "demo"):
+        job_panel.show_job(root, brief=True)
+    elif (root / "evaluations" / DEFAULT).is_dir():
+        if st.button(f"Try prompts in {demo.LIVE}", icon=":material/chat:"):
+            layout.open_study(demo.LIVE)
+    else:
+        job_panel.show_job(root)  # how the last one ended
+        with st.popover("Make it answer", icon=":material/chat:", type="tertiary", width="content"):
+            st.caption(
+                "This study was recorded without its models. This fine-tunes a model on the same texts, edits it, and"
+                f" keeps both as {demo.LIVE}. It first measures how long that takes; you can stop it at any time."
+            )
+            source = st.text_input("Model folder or hub id", demo.LIVE_MODEL, 500, "live_model")
+            if st.button("Start", type="primary", icon=":material/play_arrow:", disabled=not source.strip()):
+                job_panel.start(root, ["demo", "--model", source.strip()])
 
 
 def _ask_settings(usual: EvaluateConfig) -> dict:

@@ -10,14 +10,15 @@ import pytest
 from benchmarks.demo_corpus import inputs as generated
 from ifguide.config.io import read_config
 from ifguide.data.corpus_writer import check_documents
-from ifguide.errors import BusyError
+from ifguide.errors import BusyError, InputError
 from ifguide.models.loading import load_config, load_tokenizer
 from ifguide.storage.lock import LOCK, study_lock
-from ifguide.study.demo import NAME, demo_config, prepare_demo, write_inputs
+from ifguide.study.demo import NAME, demo_config, prepare_demo, prepare_live, write_inputs
 from ifguide.study.freshness import stage_states
 from ifguide.study.planning.sizing import check_inputs
 from ifguide.study.reading import Study
 from ifguide.study.stage_table import STAGES
+from tests.tiny_study import save_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +138,12 @@ def test_fresh_leaves_a_study_alone_that_somebody_is_building(quick, tmp_path):
 def test_the_cache_is_the_usual_one_unless_named(quick, tmp_path, monkeypatch):
     monkeypatch.setitem(os.environ, "IFGUIDE_CACHE", str(tmp_path / "usual"))
     assert prepare_demo().root == tmp_path / "usual" / NAME
+
+
+def test_a_model_of_the_readers_is_studied_on_the_same_texts(tmp_path):
+    save_tiny_model("llama", tmp_path / "model")
+    study = prepare_live(str(tmp_path / "model"), tmp_path)
+    assert study.config.model.source == str(tmp_path / "model") and study.config.suppress.method == "edit"
+    assert study.config.corpus == demo_config().corpus and prepare_live(str(tmp_path / "model"), tmp_path) == study
+    with pytest.raises(InputError, match="delete or rename it first"):
+        prepare_live("another", tmp_path)
