@@ -83,12 +83,14 @@ def _offer_live_model() -> None:
             layout.open_study(demo.LIVE)
     else:
         job_panel.show_job(root)  # how the last one ended
-        with st.popover("Make it answer", icon=":material/chat:", type="tertiary", width="content"):
+        with st.popover("Make it answer your prompts", icon=":material/chat:", type="tertiary", width="content"):
             st.caption(
                 "This study was recorded without its models. This fine-tunes a model on the same texts, edits it, and"
                 f" keeps both as {demo.LIVE}. It first measures how long that takes; you can stop it at any time."
             )
-            source = st.text_input("Model folder or hub id", demo.LIVE_MODEL, 500, "live_model")
+            here = cache_dir() / "models" / "smollm2-135m"  # of `make smollm2`
+            usual = str(here.absolute()) if here.is_dir() else demo.LIVE_MODEL
+            source = st.text_input("Model folder or hub id", usual, 500, "live_model")
             if st.button("Start", type="primary", icon=":material/play_arrow:", disabled=not source.strip()):
                 job_panel.start(root, ["demo", "--model", source.strip()])
 
