@@ -62,9 +62,12 @@ QUICK_SECONDS = 60
 def _explain_best(study: "Study", progress: "Progress") -> None:
     """Explain the best-ranked documents for the app if that is quick. The study is complete without it, so an error is
     only a message."""
+    from ifguide.config.attributions import needs_direction
     from ifguide.study.analysis.explain import TOP, explain_top
     from ifguide.study.freshness import stage_state
 
+    if not needs_direction(study.config.scores):
+        return
     command = f"`ifguide explain {study.name} --top {TOP}`"
     if (stage_state(study, "direction").seconds or 0) > QUICK_SECONDS:
         progress.message(f"{command} explains the best-ranked documents; it takes one or more passes over the queries")

@@ -86,9 +86,8 @@ class Study(StudyFolder):
     def _need(self, unit: Unit) -> Path:
         folder = self.folder(unit)
         if not (folder / artifacts.MANIFEST).is_file():
-            raise StaleError(
-                f"study {self.name!r} has no {unit} yet; build it with `ifguide run {self.name} --until {unit.stage}`"
-            )
+            until = f" --until {unit.stage}" if unit.stage in STAGES else ""
+            raise StaleError(f"study {self.name!r} has no {unit} yet; build it with `ifguide run {self.name}{until}`")
         return folder
 
     def manifest(self, unit: Unit) -> dict:

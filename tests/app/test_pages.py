@@ -18,10 +18,12 @@ from ifguide.study.stage_table import STAGES
 from ifguide.study.stages.document_table import CORPUS, table_path, write_tables
 from ifguide.study.stages.select import save_selection
 from ifguide.ui import components, job_panel
+from ifguide.ui.documents import why_panel
 from ifguide.ui.documents.store import open_documents
 from ifguide.ui.format import score
 from ifguide.ui.layout import link_state
 from ifguide.ui.loaders import Loaded
+from ifguide.ui.queries import query_view
 from tests import warm
 from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
@@ -148,6 +150,15 @@ def test_corrected_selection_is_saved_from_the_page(open_app, tmp_path):
     made = Study.open("fake", tmp_path / "cache").selection("seen")
     assert made.settings["excluded"] > 0 and made.settings["n_selected"] == made.mask.sum()
     assert unit_state(study, Unit("selection", "seen")).state == "fresh"
+
+
+def test_a_study_without_influence_scores_offers_nothing_that_needs_them(open_app, cache, monkeypatch):
+    for page, offer in (("documents", "Explain this document"), ("queries", "Compute each query's effect")):
+        for influence in (True, False):
+            for module in (why_panel, query_view):
+                monkeypatch.setattr(module, "needs_direction", lambda scores, answer=influence: answer)
+            app = open_app(cache, page, why="true")
+            assert not app.error and (offer in [button.label for button in app.button]) == influence
 
 
 def test_why_panel_has_rows_that_lead_to_both_sums_of_the_list(open_app, tmp_path, monkeypatch):

@@ -18,10 +18,13 @@ from ifguide.study.analysis.trace import (
     Candidate,
     Tracer,
     choose_candidates,
+    find_obstacle,
     find_part,
     noise_floor,
     word_index,
 )
+from ifguide.study.lineage import Unit
+from ifguide.study.pipeline import build
 from ifguide.study.stages.editing import EditedTokens, load_base, selected_gradient
 from ifguide.study.stages.select import save_documents
 from tests.influence.dense import dot, layer_gradient, sequence_losses
@@ -158,3 +161,18 @@ def test_the_models_process_tells_which_recorded_answers_a_document_pushed_towar
     texts = samples.set_index(["prompt_index", "sample_index"])["completion"]
     assert scores == sorted(scores, reverse=True) and 0 < len(scores) <= len(samples)
     assert all(texts[cell["prompt_index"], cell["sample_index"]] for cell in answer["cells"])
+
+
+def test_a_study_without_influence_scores_is_traced_by_the_curvature_of_its_edits(tmp_path):
+    no_influence = (
+        "scores.own_loss=false",
+        "scores.position=false",
+        "scores.probe=true",
+        "selection.attribution=probe",
+    )
+    study = build_to_edit(tmp_path, *no_influence, "suppress.curvature=checkpoint")
+    assert find_obstacle(study).endswith("has no curvature checkpoint yet; build it with `ifguide run tiny`")
+    build(study, [Unit("curvature", "checkpoint")])
+    assert not find_obstacle(study)
+    tracer = Tracer.open(study)
+    assert tracer.factors and any(v.any() for v in tracer.direction(ANSWER).values())

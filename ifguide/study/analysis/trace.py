@@ -21,10 +21,12 @@ from ifguide.errors import InputError, StaleError
 from ifguide.storage.artifacts import hash_json, read_manifest
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import curvature_unit
 from ifguide.study.stages import checkpoints
 from ifguide.study.stages.editing import EditedTokens, load_base, selected_gradient
 from ifguide.study.stages.evaluating import missing_weights
 from ifguide.study.stages.gradients import open_index
+from ifguide.study.variants import edit_recipe
 
 if TYPE_CHECKING:
     from ifguide.influence.central import CentralDifference
@@ -119,11 +121,18 @@ def describe_traced(study: Study, one: Traced) -> dict:
 def find_obstacle(study: Study) -> str:
     """Why answers cannot be traced, with the remedy; empty where the model and its curvature are there."""
     try:
-        if not (reason := missing_weights(study, BASE)) and not read_manifest(study.folder(Unit("curvature", "final"))):
-            study.manifest(Unit("factors"))
+        if not (reason := missing_weights(study, BASE)):
+            study.manifest(_curvature(study))
     except StaleError as error:
         return str(error)
     return reason
+
+
+def _curvature(study: Study) -> Unit:
+    """The finished base model's own factors where an edit has fitted them, else the last scoring checkpoint's."""
+    final = Unit("curvature", "final")
+    early = curvature_unit(study.config, edit_recipe(study.config, DEFAULT, {"curvature": "checkpoint"}))
+    return final if read_manifest(study.folder(final)) else early
 
 
 def word_index(study: Study) -> WordIndex:
@@ -180,12 +189,12 @@ class Tracer:
         """Load the finished base model, with its own curvature where an edit has fitted it and else the last scoring
         checkpoint's; or, by its name, a scoring checkpoint with its own. A StaleError: a model or factors are
         missing."""
-        fitted = study.folder(Unit("curvature", "final"))
+        unit = _curvature(study) if at == BASE else Unit("factors")
+        study.manifest(unit)
         model, modules, device = load_base(study) if at == BASE else checkpoints.load_checkpoint(study, at)
-        if at == BASE and read_manifest(fitted):
-            factors = checkpoints.StoredFactors(fitted / checkpoints.FACTORS, str(device)) or None
+        if unit.name:
+            factors = checkpoints.StoredFactors(study.folder(unit) / checkpoints.FACTORS, str(device)) or None
         else:
-            study.manifest(Unit("factors"))
             checkpoint = study.checkpoint_names()[-1] if at == BASE else at
             factors = checkpoints.read_factors(study, checkpoint, str(device))
         return cls(study=study, model=model, modules=modules, device=device, factors=factors)

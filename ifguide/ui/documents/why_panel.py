@@ -4,7 +4,7 @@ influence. A job computes both."""
 import numpy as np
 import streamlit as st
 
-from ifguide.config.attributions import describe_kind
+from ifguide.config.attributions import describe_kind, needs_direction
 from ifguide.config.names import BASE
 from ifguide.study.analysis import explain
 from ifguide.study.analysis.trace import find_obstacle
@@ -24,17 +24,20 @@ SHOWN = 5
 def show_why(loaded: Loaded, store: DocumentStore, document: str, span: list[int] | None) -> None:
     """The panel about a document, or about its marked tokens: open if there is an answer."""
     title = "Why these tokens?" if span else "Why this document?"
+    explained = needs_direction(loaded.study.config.scores)
     with layout.guard(go_on=True):
-        path = explain.document_path(loaded.study, document, *(span or (None, None)))
-        answer = read_result(path)
+        answer = explained and read_result(explain.document_path(loaded.study, document, *(span or (None, None))))
         if not answer and job_panel.refuse_recorded(loaded.study.root):
             return
+        if not explained and (span or find_obstacle(loaded.study)):
+            return  # only the answers that a document pushed toward are known without influence scores
         panel = st.expander(title, expanded=bool(answer), key="answer" if answer else "why", bind="query-params")
         with panel:
             if answer and panel.open:
                 _show_answer(loaded, store, answer)
             elif panel.open:
-                _offer(loaded, document, span)
+                if explained:
+                    _offer(loaded, document, span)
                 if not span:
                     _show_pushed(loaded, document)
 

@@ -3,6 +3,7 @@
 import pandas as pd
 import streamlit as st
 
+from ifguide.config.attributions import needs_direction
 from ifguide.errors import StaleError
 from ifguide.study.analysis import explain
 from ifguide.study.freshness import stage_state
@@ -97,6 +98,11 @@ def show_query(loaded: Loaded, kind: str, chosen: int, effects: dict | None) -> 
 
 def offer_job(loaded: Loaded) -> None:
     if job_panel.refuse_recorded(loaded.study.root):
+        return
+    if not needs_direction(loaded.study.config.scores):
+        st.caption(
+            "Only influence scores have parts of each query. Set scores.own_loss = true and run the study again."
+        )
         return
     if any(stage_state(loaded.study, stage).state == "missing" for stage in ("direction", "scores", "selection")):
         st.caption("Each query's effect can be computed once the study has scores and a selection.")
