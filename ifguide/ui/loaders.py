@@ -193,9 +193,9 @@ class Loaded:
 
     @remembered(8)
     def _group_shares(self, settings: dict, lists: dict[str, list[str]]) -> list[groups.GroupShare]:
-        index, corpus = self.index(settings["attribution"]), self.corpus()
-        selected = index.selected_tokens(self.resolved(settings), 0, corpus.n_documents)
-        return groups.group_shares(corpus, selected, self.mentions())
+        mentions, exact = self.mentions(), self.resolved(settings)
+        mask = self.index(settings["attribution"]).mask(exact) if mentions else np.zeros(0, bool)
+        return groups.group_shares(self.corpus(), mask, exact.taken, mentions)
 
     @remembered(8)
     def split(self, column: str) -> tuple[list[str], np.ndarray]:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ifguide.data.by_document import sum_by_document
 from ifguide.errors import InputError
 from ifguide.study.analysis.groups import (
     FEWEST,
@@ -60,7 +61,7 @@ def test_shares_and_the_preview_count_what_the_mask_holds(study, mentions, windo
     corpus, index = study.corpus(), open_index(study, "own_loss")
     exact = index.resolve({"tokens_above": 60, "window": window, "max_tokens": budget})
     mask, n_valid = index.mask(exact), index.n_valid
-    shares = {one.name: one for one in group_shares(corpus, np.flatnonzero(mask), mentions)}
+    shares = {one.name: one for one in group_shares(corpus, mask, exact.taken, mentions)}
     previewed = mention_counts(corpus, study.scores("own_loss"), np.array([exact.threshold]), window, mentions)
     for group, counts in zip(mentions, previewed, strict=True):
         one, hit = shares[group.name], exact.taken[np.unique(group.documents)] > 0
@@ -80,14 +81,14 @@ def test_intervals_hold_the_ratio_as_often_as_they_say(study):
     [places] = find_mentions(corpus, {"Places": ["library", "station", "market"]})
     short = places.documents != corpus.index_of(LONG_ID)  # half of the mentions are in that one document
     group, valid = Mentions("Places", places.tokens[short], places.documents[short]), np.flatnonzero(corpus.valid())
-    holds, owners = np.zeros(3), np.searchsorted(corpus.offsets, valid, "right") - 1
-    column = np.arange(corpus.n_documents) % 2
+    holds, column = np.zeros(3), np.arange(corpus.n_documents) % 2
     column[corpus.index_of(LONG_ID)] = 2
     for _ in range(300):
-        selected = np.sort(generator.choice(valid, len(valid) // 5, replace=False))
-        taken = np.bincount(owners[np.searchsorted(valid, selected)], minlength=len(column))
+        mask = np.zeros(corpus.n_tokens, bool)
+        mask[generator.choice(valid, len(valid) // 5, replace=False)] = True
+        taken = sum_by_document(mask, np.asarray(corpus.offsets))
         halves = {one.name: one for one in column_shares(corpus, taken, ["0", "1", "long"], column)}
-        shares = *group_shares(corpus, selected, [group]), halves["0"], halves["1"]
+        shares = *group_shares(corpus, mask, taken, [group]), halves["0"], halves["1"]
         holds += [share.ratio.low <= 1 <= share.ratio.high for share in shares]
     assert (holds >= 0.91 * 300).all() and (holds <= 0.99 * 300).all()
 
@@ -122,10 +123,12 @@ def test_shares_by_a_column_are_those_counted_token_by_token(study):
 
 def test_nothing_selected_of_a_group_leaves_an_upper_bound_and_nothing_at_all_leaves_no_claim(study, mentions):
     corpus = study.corpus()
-    others = np.setdiff1d(np.flatnonzero(corpus.valid()), np.concatenate([g.tokens for g in mentions]))[:50]
-    for one in group_shares(corpus, others, mentions):
+    others, none = corpus.valid(), np.zeros(corpus.n_tokens, bool)
+    others[np.concatenate([group.tokens for group in mentions])] = False
+    taken = sum_by_document(others, np.asarray(corpus.offsets))
+    for one in group_shares(corpus, others, taken, mentions):
         assert one.ratio[:2] == (0, 0) and 0 < one.ratio.high < np.inf
-    for one in group_shares(corpus, others[:0], mentions):
+    for one in group_shares(corpus, none, np.zeros_like(taken), mentions):
         assert one.ratio == (1, 0, np.inf) and not one.often
 
 

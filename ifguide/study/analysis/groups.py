@@ -51,9 +51,9 @@ class Mentions:
     """int64 (M,), the document of each."""
 
     @cached_property
-    def by_document(self) -> tuple[np.ndarray, np.ndarray]:
-        """The documents that mention it, int64 (d,), and where the mentions of each start, int64 (d,)."""
-        return np.unique(self.documents, return_index=True)
+    def by_document(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The documents that mention it, where the mentions of each start, and how many it has, int64 (d,) each."""
+        return np.unique(self.documents, return_index=True, return_counts=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,16 +143,16 @@ def find_mentions(corpus: TokenizedCorpus, groups: Mapping[str, Sequence[str]]) 
     return all_mentions
 
 
-def group_shares(corpus: TokenizedCorpus, selected: np.ndarray, mentions: Sequence[Mentions]) -> list[GroupShare]:
-    """What the tokens at int64 (n,) ascending places take of each group; the highest ratio first."""
-    offsets = np.asarray(corpus.offsets)
-    taken = np.bincount(np.searchsorted(offsets, selected, side="right") - 1, minlength=len(offsets) - 1)
-    share_of, shares = _compare_with_all(taken, count_valid(offsets, corpus.trained)), []
+def group_shares(
+    corpus: TokenizedCorpus, mask: np.ndarray, taken: np.ndarray, mentions: Sequence[Mentions]
+) -> list[GroupShare]:
+    """What a selection, bool (N,), that takes int64 (D,) tokens of each document takes of each group; the highest ratio
+    first."""
+    share_of, shares = _compare_with_all(taken, count_valid(np.asarray(corpus.offsets), corpus.trained)), []
     for group in mentions:
-        owners, starts = group.by_document
-        is_taken = np.searchsorted(selected, group.tokens, "right") > np.searchsorted(selected, group.tokens)
-        n_taken, n_all = np.add.reduceat(is_taken, starts, dtype=np.int64), np.diff(starts, append=len(is_taken))
-        unmarked = None
+        owners, starts, n_all = group.by_document
+        is_taken, unmarked = mask[group.tokens], None
+        n_taken = np.add.reduceat(is_taken.astype(np.int64), starts)
         if corpus.in_span is not None:
             unmarked = int((~np.asarray(corpus.in_span)[group.tokens[is_taken]]).sum())
         shares.append(share_of(group.name, owners, n_taken, n_all, unmarked))

@@ -128,8 +128,7 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
         selection=selection,
         selections=[_selection(study, name) for name in study.selection_names()],
         words=_words(study, chosen),
-        mentioned=_groups(study, chosen),
-        sources=_sources(study, chosen),
+        **_shares(study, chosen),
         documents=documents,
         scale=scale,
         manifests=_manifests(study),
@@ -152,20 +151,14 @@ def _words(study: Study, chosen: Selection) -> list[words.WordCount]:
     return words.rank_words(words.count_selected_words(corpus, chosen.mask), words.count_words(corpus.column("text")))
 
 
-def _groups(study: Study, chosen: Selection) -> list[groups.GroupShare]:
-    corpus = study.corpus()
-    if corpus.n_tokens > COUNT_WORDS_UP_TO or len(chosen.mask) != corpus.n_tokens:
-        return []
-    mentions = groups.find_mentions(corpus, groups.read_groups(study))
-    return groups.group_shares(corpus, np.flatnonzero(chosen.mask), mentions)
-
-
-def _sources(study: Study, chosen: Selection) -> list[groups.GroupShare]:
+def _shares(study: Study, chosen: Selection) -> dict[str, list[groups.GroupShare]]:
     corpus = study.corpus()
     if len(chosen.mask) != corpus.n_tokens:
-        return []
-    taken = sum_by_document(chosen.mask, np.asarray(corpus.offsets))
-    return groups.column_shares(corpus, taken, *groups.split_documents(study, groups.SOURCE))
+        return {"mentioned": [], "sources": []}
+    taken, searched = sum_by_document(chosen.mask, np.asarray(corpus.offsets)), corpus.n_tokens <= COUNT_WORDS_UP_TO
+    mentions = groups.find_mentions(corpus, groups.read_groups(study)) if searched else []
+    sources = groups.column_shares(corpus, taken, *groups.split_documents(study, groups.SOURCE))
+    return {"mentioned": groups.group_shares(corpus, chosen.mask, taken, mentions), "sources": sources}
 
 
 def _documents(
