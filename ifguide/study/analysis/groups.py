@@ -203,14 +203,13 @@ def mention_counts(
 ) -> list[np.ndarray]:
     """Mentions of each group, int64 (K,), that the hits above each of K thresholds and their neighbours cover, without
     a budget."""
-    counts, offsets, valid = [], np.asarray(corpus.offsets), corpus.valid()
+    counts, offsets, valid, scores = [], np.asarray(corpus.offsets), corpus.valid(), np.asarray(scores)
     for group in mentions:
-        highest = np.full(len(group.tokens), -np.inf)
-        for step in range(-window, window + 1):
-            near = group.tokens + step
-            inside = (near >= offsets[group.documents]) & (near < offsets[group.documents + 1])
-            inside[inside] = valid[near[inside]]
-            highest[inside] = np.maximum(highest[inside], scores[near[inside]])
+        first, last = offsets[group.documents], offsets[group.documents + 1] - 1
+        highest = scores[group.tokens]
+        for step in range(1, window + 1):
+            for near in (np.maximum(group.tokens - step, first), np.minimum(group.tokens + step, last)):
+                np.maximum(highest, np.where(valid[near], scores[near], -np.inf), out=highest)
         counts.append(len(highest) - np.searchsorted(np.sort(highest), thresholds, side="right"))
     return counts
 
