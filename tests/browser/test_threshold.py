@@ -448,17 +448,3 @@ def test_tokens_are_judged_blind_by_the_keyboard_and_give_a_curve(page, own_cach
     progress.get_by_text(re.compile(r"^[12]?\d / 40")).wait_for()
     wait_until_still(page)
     assert len(log.current()) == 40
-
-
-def test_a_source_that_is_taken_far_more_often_is_said_before_saving_and_columns_have_intervals(page, address):
-    visit(page, f"{address}?part=Sources")
-    assert re.search(r"Takes tokens of forum \d+\.\d× as often as other tokens: see Sources", page.inner_text("body"))
-    sources = page.get_by_role("table", name="Selected tokens by source")
-    forum = sources.get_by_role("row", name="forum")
-    ratio, low, high = map(float, re.search(r"([\d.]+)×\s*\[([\d.]+), ([\d.]+)\]", forum.inner_text()).groups())
-    assert 1 < low < ratio < high and ratio > 2
-    page.get_by_role("radio", name="Length").click()
-    lengths = page.get_by_role("table", name="Selected tokens by length")
-    lengths.wait_for()
-    assert lengths.get_by_role("row").count() == 5
-    page.wait_for_url("**by=Length**")
