@@ -1,11 +1,12 @@
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ifguide.data.by_document import sum_by_document
-from ifguide.errors import InputError
+from ifguide.errors import InputError, StaleError
 from ifguide.study.analysis.groups import (
     FEWEST,
     OWN_LIST,
@@ -20,6 +21,7 @@ from ifguide.study.analysis.groups import (
     split_documents,
 )
 from ifguide.study.reading import Study
+from ifguide.study.stages.document_table import table_path
 from ifguide.study.stages.select import open_index
 from tests.app.fake_study import LONG_ID, write_study
 
@@ -119,6 +121,19 @@ def test_shares_by_a_column_are_those_counted_token_by_token(study):
     assert names == [f"{lengths[places == n].min():,}–{lengths[places == n].max():,}" for n in range(4)]
     forum, *others = column_shares(corpus, exact.taken, *columns["source"])
     assert forum.name == "forum" and forum.often and not any(one.often for one in others)
+
+
+def test_a_damaged_list_of_documents_is_named_and_a_missing_one_leaves_the_source(study):
+    path = table_path(study)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    for read in (document_columns, lambda study: split_documents(study, "n_tokens")):
+        with pytest.raises(StaleError, match=re.escape(str(path))):
+            read(study)
+    moved = path.parent.rename(path.parent.with_name("elsewhere"))
+    assert document_columns(study) == {"source": "Source"}
+    moved.rename(path.parent)
+    path.write_bytes(whole)
 
 
 def test_nothing_selected_of_a_group_leaves_an_upper_bound_and_nothing_at_all_leaves_no_claim(study, mentions):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -24,6 +25,7 @@ from ifguide.errors import InputError
 from ifguide.evaluation.statistics import bootstrap_interval
 from ifguide.selection.audit import Interval
 from ifguide.selection.index.counts import find_sources
+from ifguide.storage.artifacts import read_table, reading
 from ifguide.study.freshness import find_change
 from ifguide.study.reading import Study
 from ifguide.study.stages.document_table import COLUMNS, CORPUS, table_path
@@ -161,8 +163,11 @@ def group_shares(
 
 def document_columns(study: Study) -> dict[str, str]:
     """The columns by which documents can be told apart, with their titles: the source, and what else the document list
-    holds."""
-    stored = {SOURCE} if find_change(study, CORPUS) else {*pq.read_schema(table_path(study)).names} - {"id"}
+    holds. A StaleError: the list is damaged."""
+    stored, path = {SOURCE}, table_path(study)
+    if not find_change(study, CORPUS):
+        with reading(path, pa.ArrowException, OSError, stage="documents"):
+            stored |= {*pq.read_schema(path).names} - {"id"}
     columns = {c.name: c.title for c in COLUMNS if c.part == "corpus" and c.title and c.name in stored}
     return {SOURCE: columns[SOURCE], **columns}
 
@@ -173,7 +178,7 @@ def split_documents(study: Study, column: str) -> tuple[list[str], np.ndarray]:
     if column == SOURCE:
         corpus = study.corpus()
         return find_sources(corpus.column(SOURCE), np.asarray(corpus.offsets))
-    values = pq.read_table(table_path(study), columns=[column])[column].to_numpy()
+    values = read_table(table_path(study), columns=[column])[column].to_numpy()
     lowest = values == values.min()
     others = values[~lowest] if lowest.mean() > 0.25 else values
     edges = np.unique(np.quantile(others, [0, 0.25, 0.5, 0.75], method="lower")) if len(others) else others
