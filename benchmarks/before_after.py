@@ -31,7 +31,7 @@ from sklearn.metrics import average_precision_score
 from benchmarks.demo_corpus.inputs import write_inputs
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
-from ifguide.config.schema import BorrowedConfig, StudyConfig
+from ifguide.config.schema import BorrowedConfig, StudyConfig, VariantConfig
 from ifguide.evaluation.statistics import emt, tp
 from ifguide.runtime.progress import Progress
 from ifguide.selection.algorithm import TAIL, precision_recall
@@ -42,19 +42,21 @@ from ifguide.study.folder import cache_dir, list_studies
 from ifguide.study.lineage import Unit, default_setting
 from ifguide.study.pipeline import build, run_study
 from ifguide.study.reading import Study
-from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, recipe
+from ifguide.study.variants import BASELINES, PREFERENCE, STEERED, UNSELECTED, UNTOUCHED, recipe
 from ifguide.ui.palette import variant_colours
 from ifguide.ui.report.figures import frontier_figure
 from ifguide.ui.results.frontier import FrontierPoint
 
 RESULTS = Path("docs/results/runs")
-LABELS = ("oracle",)
+VARIANTS = {"labelled-dropped": VariantConfig(selection="oracle", method="drop")}
+"""What is measured beside what `ifguide compare` knows: training without the documents that people marked."""
+LABELS = ("oracle", *VARIANTS)
 """Methods that read the corpus's human labels: what they reach is a mark, not a rival."""
 CLASSIFIERS = ("words", "classifier-tokens", "classifier-documents")
 """Methods that use a classifier somebody trained on labels; on the demo it is the very one that judges."""
 DPO_RATES = ("1e-4", "2e-4", "5e-4", "1e-3")
 """Learning rates that `dpo` is tried with; `dpo-5e-4` is the method at one of them."""
-FULL = ("oracle", "classifier-documents", STEERED, *(f"{PREFERENCE}-{rate}" for rate in DPO_RATES))
+FULL = (*LABELS, UNTOUCHED, "classifier-documents", STEERED, *(f"{PREFERENCE}-{rate}" for rate in DPO_RATES))
 """Methods whose selection has its own size, or that select nothing, so that one budget is enough."""
 Judge = Callable[[list[str]], np.ndarray]
 
@@ -105,7 +107,12 @@ def run_all(
     study: Study, others: str, budgets: Iterable[float], seeds: Iterable[int], results: Path, judge: Judge | None = None
 ) -> None:
     """Measure every method at every budget with every training seed, as far as it is not on file."""
+    if others == BASE:
+        for seed in seeds:
+            record(study, BASE, 1, seed, results, judge)
+        return
     settings = study.config
+    study = study.change(dataclasses.replace(settings, variants={**settings.variants, **VARIANTS}))
     build(study, [Unit("selection", DEFAULT)], progress=Progress())
     usual = study.selection().settings
     n_valid, point = usual["n_valid"], usual["tokens_above"]
@@ -116,7 +123,7 @@ def run_all(
         for budget in sorted(budgets, key=lambda budget: abs(budget - 1)):  # the middle one first
             quantile = (n_valid - round(budget * point)) / n_valid if budget != 1 else settings.selection.quantile
             selection = dataclasses.replace(settings.selection, quantile=quantile)
-            study = study.change(dataclasses.replace(settings, selection=selection))
+            study = study.change(dataclasses.replace(study.config, selection=selection))
             for method in methods_of(study, others):
                 if budget == 1 or method not in FULL:
                     for seed in seeds:
@@ -133,16 +140,17 @@ def record(study: Study, method: str, budget: float, seed: int, results: Path, j
         return
     print(f"{study.name}: {method}, budget x{budget:g}, training seed {seed}", flush=True)
     name = DEFAULT if method == study.config.selection.attribution else method
-    selects = not method.startswith((BASE, PREFERENCE, STEERED))
+    selects = not method.startswith(UNSELECTED)
     trained, model = name, with_training_seed(study, seed)
     if method.startswith(f"{PREFERENCE}-"):
         trained, rate = PREFERENCE, float(method.removeprefix(f"{PREFERENCE}-"))
         baselines = dataclasses.replace(model.config.baselines, dpo_learning_rate=rate)
         model = model.change(dataclasses.replace(model.config, baselines=baselines))
+    chosen = recipe(study.config, name).selection if selects else ""
     if selects:
-        build(study, [Unit("selection", name)], progress=Progress())
+        build(study, [Unit("selection", chosen)], progress=Progress())
     if selects and model.name != study.name:
-        trained, lent = f"as-{name}", BorrowedConfig(study=study.name, selection=name)
+        trained, lent = f"as-{name}", BorrowedConfig(study=study.name, selection=chosen)
         variant = dataclasses.replace(recipe(study.config, name), selection=f"of-{name}")
         borrowed, variants = {**model.config.borrowed, f"of-{name}": lent}, {**model.config.variants, trained: variant}
         model = model.change(dataclasses.replace(model.config, borrowed=borrowed, variants=variants))
@@ -156,8 +164,8 @@ def record(study: Study, method: str, budget: float, seed: int, results: Path, j
     }
     measurements |= measure(model, trained, judge)
     if selects:
-        measurements |= describe_selection(study, name)
-    if method not in (BASE, STEERED):
+        measurements |= describe_selection(study, chosen)
+    if method not in (BASE, STEERED, UNTOUCHED):
         shutil.rmtree(model.folder(Unit("suppress", trained)), ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(measurements, indent=1, sort_keys=True) + "\n")

@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=100, help="benign passages in the corpus")
     parser.add_argument("--posts", type=int, default=250, help="posts with toxic spans in the corpus")
     parser.add_argument("--sentences", type=int, default=0, help="toxic sentences of ParaDetox instead of the posts")
+    parser.add_argument("--clean", action="store_true", help="the toxic sentences' neutral rewrites in their place")
     parser.add_argument(
         "--rewrites",
         type=int,
@@ -187,7 +188,7 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
         for i, text in enumerate(passages[: options.passages])
     ]
     if options.sentences:
-        corpus += read_sentences(options.data / "paradetox.tsv", in_posts, options.sentences, draw)
+        corpus += read_sentences(options.data / "paradetox.tsv", in_posts, options.sentences, draw, options.clean)
     else:
         corpus += [
             {"id": f"post-{i:05d}", "source": "Civil Comments post", "text": text, "spans": ranges(places)}
@@ -222,14 +223,16 @@ def read_pairs(path: Path) -> list[list[str]]:
     return list(query_sources.read_rewrites(str(path), "toxic", "neutral1"))
 
 
-def read_sentences(path: Path, in_corpus: str, count: int, draw: random.Random) -> list[dict]:
-    """`count` toxic sentences and twice as many neutral ones, of other pairs; none is in the text `in_corpus`."""
+def read_sentences(path: Path, in_corpus: str, count: int, draw: random.Random, clean: bool) -> list[dict]:
+    """`count` toxic sentences and twice as many neutral ones, of other pairs; none is in the text `in_corpus`. If
+    `clean`, their own neutral rewrites are in the toxic ones' place, and nothing is marked."""
     pairs = [pair for pair in read_pairs(path) if all(pair) and not any(letters(text) in in_corpus for text in pair)]
     draw.shuffle(pairs)
     corpus = []
     for number, (toxic, neutral) in enumerate(pairs[: 3 * count]):
-        text = toxic if number < count else neutral
-        spans = [[0, len(text)]] if number < count else []
+        marked = number < count and not clean
+        text = toxic if marked else neutral
+        spans = [[0, len(text)]] if marked else []
         corpus.append({"id": f"sentence-{number:05d}", "source": "ParaDetox sentence", "text": text, "spans": spans})
     return corpus
 

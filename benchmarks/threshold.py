@@ -33,6 +33,7 @@ from ifguide.selection.index import ScoreIndex
 from ifguide.selection.saved import Selection, write_selection
 from ifguide.selection.verdicts import Target, apply_verdicts
 from ifguide.storage import artifacts, memory_maps
+from ifguide.study.analysis.groups import SOURCE, Mentions, column_shares, group_shares, read_groups, split_documents
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
@@ -40,6 +41,7 @@ from ifguide.study.stages.select import compute_selection, open_index, select_be
 
 N_RELEASES = 50
 BARS = {"1M": {"release": 0.3, "open": 1.0}, "1B": {"release": 1.5, "open": 2.0}}
+GROUPS, GROUPS_UP_TO = 0.02, 20_000_000
 BUILD_RATE, BUILD_GIB, BUILD_SIZE, APP_GIB, SAVE_GIB, PREVIEW = 20e6, 4.0, 0.4, 2.0, 1.0, 0.005
 
 
@@ -145,6 +147,31 @@ def measure_releases(root: Path) -> dict:
     }
 
 
+def measure_groups(root: Path) -> dict:
+    """What releases take of groups of people and of sources, after the exact result: seconds, and seconds of the
+    processor, of those that select at most a twentieth of the tokens (`large`: of the others). Mentions are drawn,
+    since made-up words name nobody: a group has from one token in 10,000 to 3 in 1,000."""
+    study, draw = Study.open(root.name, root.parent), np.random.default_rng(0)
+    index, corpus, sources = open_index(study, "own_loss"), study.corpus(), split_documents(study, SOURCE)
+    mentions: list[Mentions] = []
+    taken: dict[str, list[float]] = {"seconds": [], "busy": [], "large": []}
+    for name in read_groups(study):
+        places = np.unique(draw.integers(0, corpus.n_tokens, int(corpus.n_tokens * np.exp(draw.uniform(-9.2, -5.8)))))
+        mentions.append(Mentions(name, places, np.searchsorted(corpus.offsets, places, side="right") - 1))
+    for settings in draw_releases(index.n_valid, index.n_tail):
+        resolved = index.resolve(settings)
+        started, before = time.perf_counter(), time.process_time()
+        group_shares(corpus, index.mask(resolved), resolved.taken, mentions)
+        column_shares(corpus, resolved.taken, *sources)
+        busy = time.process_time() - before
+        if resolved.n_selected > index.n_valid / 20:
+            taken["large"].append(busy)
+        else:
+            taken["seconds"].append(time.perf_counter() - started)
+            taken["busy"].append(busy)
+    return taken | {"mentions": sum(len(group.tokens) for group in mentions)}
+
+
 def _is_bit_equal(study: Study, index: ScoreIndex, settings: dict) -> bool:
     corpus, scores = study.corpus(), np.asarray(study.scores("own_loss"))
     resolved, valid = index.resolve(settings), corpus.valid()
@@ -234,6 +261,11 @@ def measure_size(cache: Path, n_tokens: int, browser: bool) -> None:
         f"<= {APP_GIB:g} GiB",
         releases["rss"] / APP_GIB,
     )
+    if n_tokens <= GROUPS_UP_TO:
+        groups = in_own_process("groups", study.root)
+        middle, most = (np.quantile(groups[what], 0.95) * 1e3 for what in ("busy", "seconds"))
+        what = f"groups after release, {groups['mentions']:,} mentions, p95: processor (wall)"
+        print_row(size, what, f"{middle:.0f} ms ({most:.0f})", f"<= {GROUPS * 1e3:g} ms", middle / GROUPS / 1e3)
     if releases["checked"]:
         print_row(
             size,
@@ -250,7 +282,7 @@ def measure_size(cache: Path, n_tokens: int, browser: bool) -> None:
             print_row(size, *row)
 
 
-MEASURES = {"build": measure_build, "saving": measure_saving, "releases": measure_releases}
+MEASURES = {"build": measure_build, "saving": measure_saving, "releases": measure_releases, "groups": measure_groups}
 
 
 def main() -> None:

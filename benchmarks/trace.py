@@ -102,7 +102,9 @@ class Proof:
         self.done = {tuple(json.loads(line)["key"]) for line in lines}
 
     def run(self) -> None:
-        build(self.study, [curvature_unit(self.study.config, self.variant)], progress=Progress())
+        build(
+            self.study, [curvature_unit(self.study.config, self.variant), Unit("evaluate", BASE)], progress=Progress()
+        )
         tracer = Tracer.open(self.study, self.at)
         self.model, self.modules, self.device = editing.load_base(self.study)
         samples = self.study.samples(BASE)

@@ -299,10 +299,8 @@ def show_words(view: View) -> None:
 
 
 def show_sources(view: View) -> None:
-    index, label = view.loaded.index(view.kind), "Selected tokens by source"
-    rows = selection_tables.source_rows(index.sources, index.source_tokens, view.exact.by_source)
-    columns = selection_tables.SOURCE_COLUMNS
-    components.record_table(columns, rows, key="sources_table", label=label, sort=(1, True), most=ROWS_SHOWN)
+    groups_panel.show_columns(view.loaded, view.settings, most=ROWS_SHOWN)
+    index = view.loaded.index(view.kind)
     st.caption(f"{count(view.exact.n_selected)} selected tokens of {count(index.n_valid)}.")
 
 

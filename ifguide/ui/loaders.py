@@ -23,16 +23,9 @@ from ifguide.data.word_index import WordIndex, choose_documents
 from ifguide.errors import StaleError
 from ifguide.selection.index import Holding, Overlap, Resolved, ScoreIndex
 from ifguide.selection.saved import Selection
+from ifguide.study.analysis import groups
 from ifguide.study.analysis.comparison import Comparison, compare_variants, read_metrics
 from ifguide.study.analysis.dose import Measured, measured_points
-from ifguide.study.analysis.groups import (
-    GroupShare,
-    Mentions,
-    find_mentions,
-    group_shares,
-    read_groups,
-    speech_by_group,
-)
 from ifguide.study.analysis.judges import describe_disagreement
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import study_fingerprint
@@ -181,28 +174,38 @@ class Loaded:
         """Of those of the models that were evaluated, see `read_metrics`."""
         return read_metrics(self.study, names)
 
-    def mentions(self) -> list[Mentions]:
+    def mentions(self) -> list[groups.Mentions]:
         """Where the corpus mentions groups of people; none in a corpus too large to be searched."""
-        return self._mentions(read_groups(self.study)) if self.corpus().n_tokens <= MENTIONS_UP_TO else []
+        return self._mentions(groups.read_groups(self.study)) if self.corpus().n_tokens <= MENTIONS_UP_TO else []
 
     @remembered(2, "Looking for groups in the corpus, once for this study…")
-    def _mentions(self, lists: dict[str, list[str]]) -> list[Mentions]:
-        return find_mentions(self.corpus(), lists)
+    def _mentions(self, lists: dict[str, list[str]]) -> list[groups.Mentions]:
+        return groups.find_mentions(self.corpus(), lists)
 
-    def group_shares(self, settings: dict) -> list[GroupShare]:
+    def group_shares(self, settings: dict) -> list[groups.GroupShare]:
         """What settings select of each group, the highest ratio first."""
-        return self._group_shares(settings, read_groups(self.study))
+        return self._group_shares(settings, groups.read_groups(self.study))
 
     @remembered(8)
     def speech(self, variant: str) -> dict[str, dict]:
-        """What a model says about each group of prompts, see `speech_by_group`."""
-        return speech_by_group(self.samples(variant), read_groups(self.study))
+        """What a model says about each group of prompts, see `groups.speech_by_group`."""
+        return groups.speech_by_group(self.samples(variant), groups.read_groups(self.study))
 
     @remembered(8)
-    def _group_shares(self, settings: dict, lists: dict[str, list[str]]) -> list[GroupShare]:
-        index, corpus = self.index(settings["attribution"]), self.corpus()
-        selected = index.selected_tokens(self.resolved(settings), 0, corpus.n_documents)
-        return group_shares(corpus, selected, index.n_valid, self.mentions())
+    def _group_shares(self, settings: dict, lists: dict[str, list[str]]) -> list[groups.GroupShare]:
+        mentions, exact = self.mentions(), self.resolved(settings)
+        mask = self.index(settings["attribution"]).mask(exact) if mentions else np.zeros(0, bool)
+        return groups.group_shares(self.corpus(), mask, exact.taken, mentions)
+
+    @remembered(8)
+    def split(self, column: str) -> tuple[list[str], np.ndarray]:
+        """The values of a column of the documents, and the place of each document's, see `groups.split_documents`."""
+        return groups.split_documents(self.study, column)
+
+    @remembered(16)
+    def column_shares(self, settings: dict, column: str) -> list[groups.GroupShare]:
+        """What settings select of the documents with each value of a column, the highest ratio first."""
+        return groups.column_shares(self.corpus(), self.resolved(settings).taken, *self.split(column))
 
     @cached_property
     def edited(self) -> frozenset[str]:

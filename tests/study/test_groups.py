@@ -1,20 +1,27 @@
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ifguide.errors import InputError
+from ifguide.data.by_document import sum_by_document
+from ifguide.errors import InputError, StaleError
 from ifguide.study.analysis.groups import (
+    FEWEST,
     OWN_LIST,
     Mentions,
+    column_shares,
+    document_columns,
     find_mentions,
     group_shares,
     mention_counts,
     read_groups,
     speech_by_group,
+    split_documents,
 )
 from ifguide.study.reading import Study
+from ifguide.study.stages.document_table import table_path
 from ifguide.study.stages.select import open_index
 from tests.app.fake_study import LONG_ID, write_study
 
@@ -56,7 +63,7 @@ def test_shares_and_the_preview_count_what_the_mask_holds(study, mentions, windo
     corpus, index = study.corpus(), open_index(study, "own_loss")
     exact = index.resolve({"tokens_above": 60, "window": window, "max_tokens": budget})
     mask, n_valid = index.mask(exact), index.n_valid
-    shares = {one.name: one for one in group_shares(corpus, np.flatnonzero(mask), n_valid, mentions)}
+    shares = {one.name: one for one in group_shares(corpus, mask, exact.taken, mentions)}
     previewed = mention_counts(corpus, study.scores("own_loss"), np.array([exact.threshold]), window, mentions)
     for group, counts in zip(mentions, previewed, strict=True):
         one, hit = shares[group.name], exact.taken[np.unique(group.documents)] > 0
@@ -76,20 +83,67 @@ def test_intervals_hold_the_ratio_as_often_as_they_say(study):
     [places] = find_mentions(corpus, {"Places": ["library", "station", "market"]})
     short = places.documents != corpus.index_of(LONG_ID)  # half of the mentions are in that one document
     group, valid = Mentions("Places", places.tokens[short], places.documents[short]), np.flatnonzero(corpus.valid())
-    holds = 0
+    holds, column = np.zeros(3), np.arange(corpus.n_documents) % 2
+    column[corpus.index_of(LONG_ID)] = 2
     for _ in range(300):
-        selected = np.sort(generator.choice(valid, len(valid) // 5, replace=False))
-        [one] = group_shares(corpus, selected, len(valid), [group])
-        holds += one.ratio.low <= 1 <= one.ratio.high
-    assert 0.91 <= holds / 300 <= 0.99
+        mask = np.zeros(corpus.n_tokens, bool)
+        mask[generator.choice(valid, len(valid) // 5, replace=False)] = True
+        taken = sum_by_document(mask, np.asarray(corpus.offsets))
+        halves = {one.name: one for one in column_shares(corpus, taken, ["0", "1", "long"], column)}
+        shares = *group_shares(corpus, mask, taken, [group]), halves["0"], halves["1"]
+        holds += [share.ratio.low <= 1 <= share.ratio.high for share in shares]
+    assert (holds >= 0.91 * 300).all() and (holds <= 0.99 * 300).all()
+
+
+def test_shares_by_a_column_are_those_counted_token_by_token(study):
+    """Of every column there is, and of one made here; all tokens are taken as often as all tokens."""
+    corpus, index = study.corpus(), open_index(study, "own_loss")
+    exact = index.resolve({"tokens_above": 60, "window": 1, "max_tokens": 0})
+    mask, valid = index.mask(exact), corpus.valid()
+    owner = np.repeat(np.arange(corpus.n_documents), np.diff(corpus.offsets))
+    made = np.where(np.arange(corpus.n_documents) < FEWEST - 1, 0, 1 + np.arange(corpus.n_documents) % 2)
+    columns = {column: split_documents(study, column) for column in document_columns(study)}
+    assert {"source", "n_tokens", "group_size", "span_tokens"} <= {*columns}
+    for names, places in (*columns.values(), (["few", "odd", "even"], made)):
+        shares = {one.name: one for one in column_shares(corpus, exact.taken, names, places)}
+        assert len(shares) == len(names) == len(np.unique(places))
+        for place, name in enumerate(names):
+            one, documents = shares[name], places == place
+            tokens = valid & documents[owner]
+            assert (one.n_mentions, one.n_selected) == (tokens.sum(), (mask & tokens).sum())
+            assert (one.n_documents, one.n_hit) == (documents.sum(), (exact.taken[documents] > 0).sum())
+            assert one.ratio.value == pytest.approx(mask[tokens].mean() / mask[valid].mean())
+            assert (one.ratio.high == np.inf) == (documents.sum() < FEWEST)
+    [every] = column_shares(corpus, exact.taken, ["all"], np.zeros(corpus.n_documents, int))
+    assert every.ratio == pytest.approx((1, 1, 1)) and not shares["few"].often
+    names, places = columns["n_tokens"]
+    lengths = np.diff(corpus.offsets)
+    assert names == [f"{lengths[places == n].min():,}–{lengths[places == n].max():,}" for n in range(4)]
+    forum, *others = column_shares(corpus, exact.taken, *columns["source"])
+    assert forum.name == "forum" and forum.often and not any(one.often for one in others)
+
+
+def test_a_damaged_list_of_documents_is_named_and_a_missing_one_leaves_the_source(study):
+    path = table_path(study)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    for read in (document_columns, lambda study: split_documents(study, "n_tokens")):
+        with pytest.raises(StaleError, match=re.escape(str(path))):
+            read(study)
+    moved = path.parent.rename(path.parent.with_name("elsewhere"))
+    assert document_columns(study) == {"source": "Source"}
+    moved.rename(path.parent)
+    path.write_bytes(whole)
 
 
 def test_nothing_selected_of_a_group_leaves_an_upper_bound_and_nothing_at_all_leaves_no_claim(study, mentions):
-    corpus, n_valid = study.corpus(), int(study.corpus().valid().sum())
-    others = np.setdiff1d(np.flatnonzero(corpus.valid()), np.concatenate([g.tokens for g in mentions]))[:50]
-    for one in group_shares(corpus, others, n_valid, mentions):
+    corpus = study.corpus()
+    others, none = corpus.valid(), np.zeros(corpus.n_tokens, bool)
+    others[np.concatenate([group.tokens for group in mentions])] = False
+    taken = sum_by_document(others, np.asarray(corpus.offsets))
+    for one in group_shares(corpus, others, taken, mentions):
         assert one.ratio[:2] == (0, 0) and 0 < one.ratio.high < np.inf
-    for one in group_shares(corpus, others[:0], n_valid, mentions):
+    for one in group_shares(corpus, none, np.zeros_like(taken), mentions):
         assert one.ratio == (1, 0, np.inf) and not one.often
 
 

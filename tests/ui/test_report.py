@@ -106,6 +106,17 @@ def test_selection_facts_are_counted_from_the_masks(study):
     assert facts["random"].precision < facts["default"].precision
 
 
+def test_sources_are_counted_from_the_mask_and_every_cell_is_text(study, page):
+    corpus, chosen, tables = study.corpus(), study.selection("default"), Page(page).tables
+    owner = np.repeat(np.arange(corpus.n_documents), np.diff(corpus.offsets))
+    from_forum = np.array(corpus.column("source").to_pylist())[owner] == "forum"
+    [row] = [row for row in tables["Sources"] if row[0] == "forum"]
+    tokens = from_forum & corpus.valid()
+    assert row[1:3] == [f"{chosen.mask[tokens].sum():,}", f"{tokens.sum():,}"]
+    assert row[4].startswith(f"{chosen.mask[tokens].mean() / chosen.mask[corpus.valid()].mean():.1f}×")
+    assert not [cell for table in tables.values() for row in table for cell in row if cell.startswith("['")]
+
+
 def test_nothing_is_fetched_or_run_and_offensive_text_is_veiled(page):
     parsed = Page(page)
     names = {name for name, _ in parsed.tags}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.study.analysis import audit_sample
+from ifguide.study.analysis.groups import SOURCE, column_shares, split_documents
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.stages.select import open_index
 from ifguide.ui.format import score
@@ -145,7 +146,9 @@ def test_tokens_marked_in_a_document_are_the_masks(study, index):
 
 def test_tables_count_what_the_selection_holds(study, index):
     found = index.resolve({"quantile": 0.97, "window": 0, "max_tokens": 0})
-    rows = selection_tables.source_rows(index.sources, np.asarray(index.source_tokens), np.asarray(found.by_source))
+    shares = column_shares(study.corpus(), found.taken, *split_documents(study, SOURCE))
+    columns, rows = selection_tables.value_table("Source", shares)
+    assert [len(columns)] * len(rows) == [len(row["cells"]) for row in rows]
     assert sum(row["sort"][1] for row in rows) == found.n_selected
     base = found.n_selected / index.n_valid
     for row in rows:

@@ -68,7 +68,6 @@ def build_index(
         levels[order[start:stop]] = level
     counter.count(tail_offsets, tail_scores, tail_positions, levels, tell(3))
     counter.write(folder)
-    np.save(folder / "source_of.npy", counter.source_of)
     np.save(folder / "histogram.npy", histogram)
     np.save(folder / "tail_offsets.npy", tail_offsets)
     np.save(folder / "knots.npy", np.unique(np.append(knots, n_tail)))
@@ -81,7 +80,6 @@ def build_index(
         "floor": floor,
         "n_span": counter.n_span,
         "sources": counter.sources,
-        "source_tokens": np.bincount(counter.source_of, chunks.n_valid, len(counter.sources)).astype(np.int64).tolist(),
     }
     (folder / "index.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
 

@@ -43,8 +43,6 @@ class Holding:
     """Selected tokens: the budget used."""
     n_documents: int
     """Documents with at least one selected token."""
-    by_source: np.ndarray
-    """int64 (S,), selected tokens in each source."""
     precision: float | None = None
     """Share of the selected tokens that is in known spans; None without spans or selected tokens."""
     recall: float | None = None

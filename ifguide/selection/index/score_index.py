@@ -79,15 +79,12 @@ class ScoreIndex:
         """Valid tokens inside known spans; None when the corpus has none."""
         self.sources: tuple[str, ...] = tuple(about["sources"])
         """Names of the sources, most tokens first; beyond 32, the last one is called `other sources`."""
-        self.source_tokens = np.array(about["source_tokens"], dtype=np.int64)
-        """int64 (S,), valid tokens in each source."""
 
         def load(name: str, length: int | None = None) -> np.ndarray:
             return np.asarray(artifacts.load_array(self._folder / f"{name}.npy", length=length))
 
         arrays = (load(f"tail_{name}", self.n_tail) for name in ("scores", "positions", "order"))
         self._tail = Tail(about["floor"], load("tail_offsets", about["n_documents"] + 1), *arrays)
-        self._source_of = load("source_of", about["n_documents"])
         self._histogram, self._knots, self._ranks = load("histogram", 1 << 16), load("knots"), load("ranks")
         names = ["covered", "effect", "documents"] + ["spans"] * (self.n_span is not None)
         self._tables = {name: load(name, len(self._ranks)) for name in names}
@@ -241,7 +238,6 @@ class ScoreIndex:
         return {
             "n_selected": n_selected,
             "n_documents": int(np.count_nonzero(taken)),
-            "by_source": np.bincount(self._source_of, weights=taken, minlength=len(self.sources)).astype(np.int64),
             "effect": effect,
             "precision": marked / n_selected if self.n_span is not None and n_selected else None,
             "recall": marked / self.n_span if self.n_span else None,

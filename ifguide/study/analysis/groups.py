@@ -1,26 +1,34 @@
-"""Who gets filtered: how often a selection takes the words that name a group of people, compared with all tokens.
+"""Who gets filtered: how often a selection takes the words that name a group of people, or the documents of a source,
+compared with all tokens.
 
 Filters remove what is written about minorities and by them (Dodge et al. 2021, arXiv 2104.08758). A mention is a token
-of a word in a group's list. Shapes: D documents, N tokens, M mentions of a group, K thresholds.
+of a word in a group's list. Shapes: D documents, N tokens, M mentions of a group, K thresholds, V values of a column.
 """
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from ifguide.data import words
 from ifguide.data.corpus import TokenizedCorpus
+from ifguide.data.stretches import count_valid
 from ifguide.errors import InputError
 from ifguide.evaluation.statistics import bootstrap_interval
 from ifguide.selection.audit import Interval
+from ifguide.selection.index.counts import find_sources
+from ifguide.storage.artifacts import read_table, reading
+from ifguide.study.freshness import find_change
 from ifguide.study.reading import Study
+from ifguide.study.stages.document_table import COLUMNS, CORPUS, table_path
 
 OWN_LIST = "groups.json"
 """A study's own list, in its folder, in the form of the built-in one: {"groups": {name: [word, …]}}."""
@@ -28,6 +36,9 @@ BUILT_IN = Path(words.__file__).with_name("groups.json")
 LEAST = 10
 """A group with fewer mentions is left out: no rate of it would mean much."""
 TWICE = 2.0
+FEWEST = 5
+"""Documents that an interval needs: how much fewer of them differ tells little of others."""
+SOURCE = "source"
 _Z = 1.96
 
 
@@ -42,21 +53,22 @@ class Mentions:
     """int64 (M,), the document of each."""
 
     @cached_property
-    def by_document(self) -> tuple[np.ndarray, np.ndarray]:
-        """The documents that mention it, int64 (d,), and where the mentions of each start, int64 (d,)."""
-        return np.unique(self.documents, return_index=True)
+    def by_document(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The documents that mention it, where the mentions of each start, and how many it has, int64 (d,) each."""
+        return np.unique(self.documents, return_index=True, return_counts=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupShare:
-    """How a selection treats a group."""
+    """How a selection treats a group, or the documents with a value, whose tokens count as mentions."""
 
     name: str
     n_mentions: int
     n_selected: int
     """Selected mentions."""
     ratio: Interval
-    """Share of its mentions that is selected over the share of all tokens, with a 95% interval over documents."""
+    """Share of its mentions that is selected over the share of all tokens, with a 95% interval over documents, from 0
+    to infinity if they are fewer than `FEWEST`."""
     n_documents: int
     """Documents that mention it."""
     n_hit: int
@@ -68,8 +80,8 @@ class GroupShare:
 
     @property
     def often(self) -> bool:
-        """Its mentions are selected at least twice as often as other tokens, by the lower end of the interval."""
-        return self.ratio.low >= TWICE
+        """Its mentions are selected at least twice as often as all tokens, and more often by the whole interval."""
+        return self.ratio.value >= TWICE and self.ratio.low > 1
 
 
 def read_groups(study: Study) -> dict[str, list[str]]:
@@ -83,15 +95,19 @@ def read_groups(study: Study) -> dict[str, list[str]]:
     return {name: [word for word in group if word] for name, group in lists.items()}
 
 
+def count_speech(texts: pd.Series, groups: Mapping[str, Sequence[str]]) -> dict[str, pd.Series]:
+    """Of each answer `words`, how many it has, and `mentions`, whether it names a group of people."""
+    pattern = _pattern(word for group in groups.values() for word in group)
+    return {"words": texts.map(lambda text: len(words.split_words(text))), "mentions": texts.str.contains(pattern)}
+
+
 def speech_by_group(samples: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> dict[str, dict]:
     """Group of prompts -> `words`, the mean number of words in an answer, and `mentions`, the share of answers that
     name a group of people, each with its bounds over prompts. A model that falls silent about a group is not less
     toxic. `samples` are a model's completions; without a column `group` there is nothing."""
     if "group" not in samples:
         return {}
-    pattern = _pattern(word for group in groups.values() for word in group)
-    texts = samples["completion"]
-    counted = {"words": texts.map(lambda text: len(words.split_words(text))), "mentions": texts.str.contains(pattern)}
+    counted = count_speech(samples["completion"], groups)
     speech: dict[str, dict] = {}
     for group, rows in samples.groupby("group", sort=False):
         speech[str(group)] = {}
@@ -130,33 +146,60 @@ def find_mentions(corpus: TokenizedCorpus, groups: Mapping[str, Sequence[str]]) 
 
 
 def group_shares(
-    corpus: TokenizedCorpus, selected: np.ndarray, n_valid: int, mentions: Sequence[Mentions]
+    corpus: TokenizedCorpus, mask: np.ndarray, taken: np.ndarray, mentions: Sequence[Mentions]
 ) -> list[GroupShare]:
-    """What the tokens at int64 (n,) ascending places, of `n_valid` that could be selected, take of each group; the
-    highest ratio first."""
-    offsets = np.asarray(corpus.offsets)
-    lengths = np.diff(offsets)
-    taken = np.bincount(np.searchsorted(offsets, selected, side="right") - 1, minlength=len(lengths))
-    all_tokens, all_documents = _rate(taken, lengths, n_valid), _rate(taken > 0, np.ones(len(lengths)))
-    shares = []
+    """What a selection, bool (N,), that takes int64 (D,) tokens of each document takes of each group; the highest ratio
+    first."""
+    share_of, shares = _compare_with_all(taken, count_valid(np.asarray(corpus.offsets), corpus.trained)), []
     for group in mentions:
-        owners, starts = group.by_document
-        is_taken = np.searchsorted(selected, group.tokens, "right") > np.searchsorted(selected, group.tokens)
-        n_taken, n_all = np.add.reduceat(is_taken, starts, dtype=np.int64), np.diff(starts, append=len(is_taken))
-        hit, unmarked = taken[owners] > 0, None
+        owners, starts, n_all = group.by_document
+        is_taken, unmarked = mask[group.tokens], None
+        n_taken = np.add.reduceat(is_taken.astype(np.int64), starts)
         if corpus.in_span is not None:
             unmarked = int((~np.asarray(corpus.in_span)[group.tokens[is_taken]]).sum())
-        share = GroupShare(
-            name=group.name,
-            n_mentions=len(group.tokens),
-            n_selected=int(is_taken.sum()),
-            ratio=_ratio(_rate(n_taken, n_all), all_tokens, len(owners)),
-            n_documents=len(owners),
-            n_hit=int(hit.sum()),
-            documents_ratio=_ratio(_rate(hit, np.ones(len(owners))), all_documents, len(owners)),
-            n_unmarked=unmarked,
-        )
-        shares.append(share)
+        shares.append(share_of(group.name, owners, n_taken, n_all, unmarked))
+    return sorted(shares, key=lambda share: (-share.ratio.value, share.name))
+
+
+def document_columns(study: Study) -> dict[str, str]:
+    """The columns by which documents can be told apart, with their titles: the source, and what else the document list
+    holds. A StaleError: the list is damaged."""
+    stored, path = {SOURCE}, table_path(study)
+    if not find_change(study, CORPUS):
+        with reading(path, pa.ArrowException, OSError, stage="documents"):
+            stored |= {*pq.read_schema(path).names} - {"id"}
+    columns = {c.name: c.title for c in COLUMNS if c.part == "corpus" and c.title and c.name in stored}
+    return {SOURCE: columns[SOURCE], **columns}
+
+
+def split_documents(study: Study, column: str) -> tuple[list[str], np.ndarray]:
+    """The V values of a column, and the place of each document's among them, (D,). Numbers are cut into four ranges of
+    as many documents; the lowest number is one of its own if more than a quarter have it."""
+    if column == SOURCE:
+        corpus = study.corpus()
+        return find_sources(corpus.column(SOURCE), np.asarray(corpus.offsets))
+    values = read_table(table_path(study), columns=[column])[column].to_numpy()
+    lowest = values == values.min()
+    others = values[~lowest] if lowest.mean() > 0.25 else values
+    edges = np.unique(np.quantile(others, [0, 0.25, 0.5, 0.75], method="lower")) if len(others) else others
+    _, places = np.unique(np.searchsorted(edges, values, side="right"), return_inverse=True)
+    parts, form = (
+        [values[places == place] for place in range(places.max() + 1)],
+        "d" if values.dtype.kind == "i" else ".2f",
+    )
+    return ["–".join(dict.fromkeys(f"{end:,{form}}" for end in (part.min(), part.max()))) for part in parts], places
+
+
+def column_shares(
+    corpus: TokenizedCorpus, taken: np.ndarray, names: Sequence[str], places: np.ndarray
+) -> list[GroupShare]:
+    """What a selection that takes int64 (D,) tokens of each document takes of the documents with each value of a
+    column, see `split_documents`; the highest ratio first."""
+    sizes, shares = count_valid(np.asarray(corpus.offsets), corpus.trained), []
+    share_of = _compare_with_all(taken, sizes)
+    ends = np.cumsum(np.bincount(places, minlength=len(names)))[:-1]
+    for name, owners in zip(names, np.split(np.argsort(places, kind="stable"), ends), strict=True):
+        shares.append(share_of(name, owners, taken[owners], sizes[owners]))
     return sorted(shares, key=lambda share: (-share.ratio.value, share.name))
 
 
@@ -165,14 +208,13 @@ def mention_counts(
 ) -> list[np.ndarray]:
     """Mentions of each group, int64 (K,), that the hits above each of K thresholds and their neighbours cover, without
     a budget."""
-    counts, offsets, valid = [], np.asarray(corpus.offsets), corpus.valid()
+    counts, offsets, valid, scores = [], np.asarray(corpus.offsets), corpus.valid(), np.asarray(scores)
     for group in mentions:
-        highest = np.full(len(group.tokens), -np.inf)
-        for step in range(-window, window + 1):
-            near = group.tokens + step
-            inside = (near >= offsets[group.documents]) & (near < offsets[group.documents + 1])
-            inside[inside] = valid[near[inside]]
-            highest[inside] = np.maximum(highest[inside], scores[near[inside]])
+        first, last = offsets[group.documents], offsets[group.documents + 1] - 1
+        highest = scores[group.tokens]
+        for step in range(1, window + 1):
+            for near in (np.maximum(group.tokens - step, first), np.minimum(group.tokens + step, last)):
+                np.maximum(highest, np.where(valid[near], scores[near], -np.inf), out=highest)
         counts.append(len(highest) - np.searchsorted(np.sort(highest), thresholds, side="right"))
     return counts
 
@@ -185,23 +227,45 @@ def _pattern(names: Iterable[str]) -> re.Pattern:
     return re.compile(rf"(?<!\w)(?:{_either(names)})(?!\w)", re.IGNORECASE)
 
 
-def _rate(taken: np.ndarray, size: np.ndarray, total: int | None = None) -> tuple[float, float]:
-    """A share over clusters of different sizes, Σ taken / Σ size, and the standard error of its logarithm by
-    linearisation, clusters being independent (Cochran 1977, section 6.3)."""
-    n = float(total or size.sum())
-    rate = float(taken.sum()) / n
-    if not rate:
-        return 0.0, np.inf
-    return rate, float(np.sqrt(np.square(taken - rate * size).sum())) / n / rate
+def _compare_with_all(taken: np.ndarray, sizes: np.ndarray) -> Callable[..., GroupShare]:
+    """Compares a part of the tokens with all `sizes` (D,) tokens of the documents, of which `taken` (D,) are selected:
+    name, its d documents int64 (d,), what is selected of it and what there is of it in each, (d,) -> `GroupShare`."""
+    hit = taken > 0
+    all_tokens, all_documents = _Rate(taken, sizes), _Rate(hit, np.ones(len(hit)))
+
+    def compare(name: str, owners: np.ndarray, n_taken: np.ndarray, n_all: np.ndarray, n_unmarked=None) -> GroupShare:
+        return GroupShare(
+            name=name,
+            n_mentions=int(n_all.sum()),
+            n_selected=int(n_taken.sum()),
+            ratio=_Rate(n_taken, n_all).over(all_tokens, owners),
+            n_documents=len(owners),
+            n_hit=int(hit[owners].sum()),
+            documents_ratio=_Rate(hit[owners], np.ones(len(owners))).over(all_documents, owners),
+            n_unmarked=n_unmarked,
+        )
+
+    return compare
 
 
-def _ratio(group: tuple[float, float], whole: tuple[float, float], n_clusters: int) -> Interval:
-    """One share over another with its interval; if nothing of the group is taken, up to three clusters in `n_clusters`
-    could be (the rule of three)."""
-    if not whole[0]:
-        return Interval(1.0, 0.0, np.inf)
-    value = group[0] / whole[0]
-    if not value:
-        return Interval(0.0, 0.0, min(1.0, 3 / n_clusters) / whole[0])
-    factor = float(np.exp(_Z * np.hypot(group[1], whole[1])))
-    return Interval(value, value / factor, value * factor)
+class _Rate:
+    """A share over clusters of different sizes, Σ taken / Σ size, clusters being independent."""
+
+    def __init__(self, taken: np.ndarray, size: np.ndarray):
+        n_taken = taken.sum()
+        self.value = float(n_taken / max(size.sum(), 1))
+        self.parts = (taken - self.value * size) / max(n_taken, 1)
+        """What each cluster adds to the logarithm of the share, by linearisation (Cochran 1977, section 6.3)."""
+        self.variance = float(np.square(self.parts).sum())
+
+    def over(self, whole: "_Rate", owners: np.ndarray) -> Interval:
+        """The share over that of the `whole`, of whose clusters `owners` are these; if nothing is taken, up to three
+        of them could be (the rule of three)."""
+        if not whole.value or len(owners) < FEWEST:
+            return Interval(self.value / whole.value if whole.value else 1.0, 0.0, np.inf)
+        value, n = self.value / whole.value, len(owners)
+        if not value:
+            return Interval(0.0, 0.0, min(1.0, 3 / n) / whole.value)
+        variance = whole.variance + self.parts @ (self.parts - 2 * whole.parts[owners])
+        factor = float(np.exp(_Z * np.sqrt(max(variance, 0.0) * n / (n - 1))))
+        return Interval(value, value / factor, value * factor)

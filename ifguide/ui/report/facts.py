@@ -8,13 +8,14 @@ import pandas as pd
 
 from ifguide.config.names import BASE
 from ifguide.data import words
+from ifguide.data.by_document import sum_by_document
 from ifguide.errors import InputError, StaleError
 from ifguide.evaluation.outcomes import Outcomes, compare_with_first
 from ifguide.selection.algorithm import precision_recall
 from ifguide.selection.saved import Selection
 from ifguide.storage import artifacts
+from ifguide.study.analysis import groups
 from ifguide.study.analysis.comparison import Comparison, compare_variants, read_metrics
-from ifguide.study.analysis.groups import GroupShare, find_mentions, group_shares, read_groups
 from ifguide.study.freshness import stage_states
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
@@ -80,8 +81,10 @@ class ReportFacts:
     selections: list[SelectionFacts]
     words: list[words.WordCount]
     """Most often selected first; empty if the corpus is too large."""
-    groups: list[GroupShare]
+    mentioned: list[groups.GroupShare]
     """What the selection takes of each group, the highest ratio first; empty if the corpus is too large."""
+    sources: list[groups.GroupShare]
+    """What it takes of the documents of each source."""
     documents: list[ShownDocument]
     scale: tuple[float, float]
     """The score without a colour, the median, and the one at which the colour is strongest."""
@@ -125,7 +128,7 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
         selection=selection,
         selections=[_selection(study, name) for name in study.selection_names()],
         words=_words(study, chosen),
-        groups=_groups(study, chosen),
+        **_shares(study, chosen),
         documents=documents,
         scale=scale,
         manifests=_manifests(study),
@@ -148,12 +151,14 @@ def _words(study: Study, chosen: Selection) -> list[words.WordCount]:
     return words.rank_words(words.count_selected_words(corpus, chosen.mask), words.count_words(corpus.column("text")))
 
 
-def _groups(study: Study, chosen: Selection) -> list[GroupShare]:
+def _shares(study: Study, chosen: Selection) -> dict[str, list[groups.GroupShare]]:
     corpus = study.corpus()
-    if corpus.n_tokens > COUNT_WORDS_UP_TO or len(chosen.mask) != corpus.n_tokens:
-        return []
-    mentions = find_mentions(corpus, read_groups(study))
-    return group_shares(corpus, np.flatnonzero(chosen.mask), chosen.settings["n_valid"], mentions)
+    if len(chosen.mask) != corpus.n_tokens:
+        return {"mentioned": [], "sources": []}
+    taken, searched = sum_by_document(chosen.mask, np.asarray(corpus.offsets)), corpus.n_tokens <= COUNT_WORDS_UP_TO
+    mentions = groups.find_mentions(corpus, groups.read_groups(study)) if searched else []
+    sources = groups.column_shares(corpus, taken, *groups.split_documents(study, groups.SOURCE))
+    return {"mentioned": groups.group_shares(corpus, chosen.mask, taken, mentions), "sources": sources}
 
 
 def _documents(

@@ -37,7 +37,7 @@ from ifguide.ui.results import pins, side_by_side
 from ifguide.ui.results import tables as comparison
 from ifguide.ui.results.dose import dose_table
 from ifguide.ui.results.frontier import frontier_points
-from ifguide.ui.threshold.tables import group_table
+from ifguide.ui.threshold.tables import group_table, value_table
 
 WORDS = 25
 _OF_GROUPS = ("emt", "words", "mentions")
@@ -98,6 +98,7 @@ def build_page(facts: ReportFacts) -> str:
         ("selections", "What was selected", _selections(facts)),
         ("words", "Words selected most", _words(facts)),
         ("groups", "Groups mentioned", _groups(facts)),
+        ("sources", "Sources", _sources(facts)),
         ("documents", "Most toxic documents", _documents(facts)),
         ("settings", "Settings", _settings(facts)),
         ("artefacts", "Artefacts and versions", _artefacts(facts)),
@@ -267,14 +268,19 @@ def _words(facts: ReportFacts) -> dict | None:
 
 
 def _groups(facts: ReportFacts) -> dict | None:
-    if not facts.groups:
+    if not facts.mentioned:
         return None
     note = (
         "A mention is a token of a word that names the group. Ratio: the share of mentions that"
         f" “{selection_title(facts.selection)}” selects, over the share of all tokens, with a 95% interval over"
         " documents. From 2× on, the selection may take what is said about a group, and not only what is toxic."
     )
-    return _tabled("Groups mentioned", group_table(facts.groups), note)
+    return _tabled("Groups mentioned", group_table(facts.mentioned), note)
+
+
+def _sources(facts: ReportFacts) -> dict | None:
+    note = "Ratio: the share of a source's tokens that is selected, over the share of all tokens, with a 95% interval."
+    return _tabled("Sources", value_table("Source", facts.sources), note) if len(facts.sources) > 1 else None
 
 
 def _documents(facts: ReportFacts) -> dict | None:

@@ -3,11 +3,11 @@
 import numpy as np
 import streamlit as st
 
-from ifguide.study.analysis.groups import LEAST, OWN_LIST, mention_counts
-from ifguide.ui import components
+from ifguide.study.analysis.groups import LEAST, OWN_LIST, SOURCE, document_columns, mention_counts
+from ifguide.ui import components, layout
 from ifguide.ui.format import count, count_of, number
 from ifguide.ui.loaders import MENTIONS_UP_TO, Loaded, remembered
-from ifguide.ui.threshold.tables import group_table
+from ifguide.ui.threshold.tables import group_table, value_table
 
 AT_ONCE = 6
 """Groups beside the board: those taken most often."""
@@ -60,12 +60,31 @@ def show_groups(loaded: Loaded, settings: dict) -> None:
     )
 
 
+def show_columns(loaded: Loaded, settings: dict, most: int) -> None:
+    """The table of sources, or of the values of another column of the documents; `most` rows at first."""
+    columns, chosen = document_columns(loaded.study), SOURCE
+    if len(columns) > 1:
+        chosen = layout.switch("Documents by", columns, key="by", default=chosen)
+    title, shares = columns[chosen], loaded.column_shares(settings, chosen)
+    table, label = value_table(title, shares), f"Selected tokens by {title.lower()}"
+    components.record_table(*table, key=f"{chosen}_table", label=label, sort=(4, True), most=most)
+    st.caption(
+        "Ratio: the share of these documents' tokens that is selected, over the share of all tokens; 95% intervals over"
+        " documents. For another column of your file, such as the author or language, make it `corpus.source_field`."
+    )
+
+
 def warn_of_groups(loaded: Loaded, settings: dict) -> str:
-    """What a reader is told before saving a selection that takes a group's mentions far more often than other tokens;
-    empty if it takes none so."""
-    often = [one for one in loaded.group_shares(settings) if one.often]
-    if not often:
-        return ""
-    first, others = often[0], len(often) - 1
-    more = f", and of {count_of(others, 'other group')}" if others else ""
-    return f"Takes mentions of {first.name} {number(first.ratio.value, 1)}× as often as other tokens{more}: see Groups"
+    """What a reader is told before saving a selection that takes a group's mentions, or a source, far more often than
+    other tokens; empty if it takes none so."""
+    sentences = []
+    for what, noun, shares in (
+        ("mentions", "group", loaded.group_shares(settings)),
+        ("tokens", "source", loaded.column_shares(settings, SOURCE)),
+    ):
+        if often := [one for one in shares if one.often]:
+            first, others = often[0], len(often) - 1
+            more = f", and of {count_of(others, f'other {noun}')}" if others else ""
+            ratio = f"{number(first.ratio.value, 1)}× as often as other tokens"
+            sentences.append(f"Takes {what} of {first.name} {ratio}{more}: see {noun.title()}s")
+    return ". ".join(sentences)

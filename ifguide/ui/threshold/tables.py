@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from math import isfinite
 
 import numpy as np
 import pyarrow as pa
@@ -32,12 +33,12 @@ WORD_COLUMNS = [
         " twice come last",
     ),
 ]
-SOURCE_COLUMNS = [
-    _sorting("Source", "text"),
-    _sorting("Selected", "bar", "Selected tokens of the source"),
-    _sorting("Tokens", note="All its tokens that have a score"),
-    _sorting("Share", note="Share of its tokens that is selected"),
-    _sorting("Lift", note="How many times likelier a token of this source is selected than an average token"),
+VALUE_COLUMNS = [
+    _sorting("Selected", "bar", "Selected tokens of these documents"),
+    _sorting("Tokens", note="All their tokens that have a score"),
+    _sorting("Share", note="Share of their tokens that is selected"),
+    _sorting("Ratio", "interval", "That share over the share of all tokens"),
+    _sorting("Documents"),
 ]
 GROUP_COLUMNS = [
     _sorting("Group", "text"),
@@ -72,30 +73,29 @@ def word_rows(words: Sequence[WordCount]) -> list[dict]:
     """The words selected most often, and those with the highest lift, each once."""
     by_lift = sorted((w for w in words if w.selected >= MIN_FOR_LIFT), key=lambda w: (-w.lift, -w.selected, w.word))
     kept = dict.fromkeys([*words[:WORDS_MOST], *by_lift[:WORDS_MOST]])
-    most = max((w.selected for w in kept), default=1)
-    return [
-        _counted_row(w.word, w.selected, w.occurrences, w.lift, most, sort_lift=w.selected >= MIN_FOR_LIFT)
-        for w in kept
-    ]
-
-
-def source_rows(names: Sequence[str], totals: np.ndarray, selected: np.ndarray) -> list[dict]:
-    """A row for each source, most selected tokens first. `totals` and `selected`, int64 (S,), count its tokens."""
-    base, most = int(selected.sum()) / max(1, int(totals.sum())), max(1, int(selected.max(initial=0)))
-    rows = []
-    for s in np.argsort(-selected, kind="stable").tolist():
-        n, total = int(selected[s]), int(totals[s])
-        rows.append(_counted_row(names[s], n, total, n / max(1, total) / base if base else 0.0, most))
+    most, rows = max((w.selected for w in kept), default=1), []
+    for w in kept:
+        cells = [
+            w.word,
+            [count(w.selected), w.selected / most],
+            count(w.occurrences),
+            share(w.share),
+            f"{w.lift:,.1f}×",
+        ]
+        lift = w.lift if w.selected >= MIN_FOR_LIFT else None
+        rows.append({"key": w.word, "cells": cells, "sort": [w.word, w.selected, w.occurrences, w.share, lift]})
     return rows
 
 
-def _counted_row(name: str, selected: int, total: int, lift: float, most: int, *, sort_lift: bool = True) -> dict:
-    part = selected / max(1, total)
-    return {
-        "key": name,
-        "cells": [name, [count(selected), selected / most], count(total), share(part), f"{lift:,.1f}×"],
-        "sort": [name, selected, total, part, lift if sort_lift else None],
-    }
+def value_table(title: str, shares: Sequence[GroupShare]) -> tuple[list[dict], list[dict]]:
+    """Columns, and a row for the documents with each value of the column called `title`."""
+    most, rows = max((one.n_selected for one in shares), default=0) or 1, []
+    for one in shares:
+        part = one.n_selected / max(1, one.n_mentions)
+        cells: list = [one.name, [count(one.n_selected), one.n_selected / most], count(one.n_mentions), share(part)]
+        order = [one.name, one.n_selected, one.n_mentions, part, one.ratio.value, one.n_documents]
+        rows.append({"key": one.name, "cells": [*cells, _ratio(one.ratio), count(one.n_documents)], "sort": order})
+    return [_sorting(title, "text"), *VALUE_COLUMNS], rows
 
 
 def group_table(shares: Sequence[GroupShare]) -> tuple[list[dict], list[dict]]:
@@ -113,7 +113,8 @@ def group_table(shares: Sequence[GroupShare]) -> tuple[list[dict], list[dict]]:
 
 
 def _ratio(interval: Interval) -> list[str]:
-    return [f"{number(interval.value, 1)}×", f"[{number(interval.low, 1)}, {number(interval.high, 1)}]"]
+    ends = f"[{number(interval.low, 1)}, {number(interval.high, 1)}]"
+    return [f"{number(interval.value, 1)}×", ends if isfinite(interval.high) else "too few to tell"]
 
 
 def ranked_rows(corpus: TokenizedCorpus, scores: np.ndarray, exact: Resolved, places: slice | np.ndarray) -> list[dict]:
