@@ -135,7 +135,7 @@ def documents(
     where: Annotated[str, Option(metavar="CONDITION", help="List those for which it is true.")] = "",
     selection: SelectionName = "default",
 ) -> Answer:
-    """Write the tables behind the app's list of documents, or list some.
+    """Write the app's list of documents, or filter it.
 
     Only tables that are missing, out of date or damaged are written. `ifguide run` writes those of its own selections.
     A condition is as on the app's Documents page, such as --where "hit_sum > 5 and n_tokens < 400"; it lists documents

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ifguide.data.corpus import TokenizedCorpus
-from ifguide.ui.veil import hide_words
+from ifguide.ui.veil import hide_words, veil_pieces
 
 _BEFORE, _AFTER = 8, 22
 """Tokens of a snippet on each side of the strongest one."""
@@ -58,6 +58,13 @@ def excerpt_at(
     marked = 2 * _offensive(corpus, near, taken(near)) if taken else np.zeros(near.stop - near.start, dtype=int)
     marked[place - near.start] = 1
     return _cut(corpus, index, near.start - begin + _BEFORE, marked)
+
+
+def veiled_pieces(corpus: TokenizedCorpus, index: int, mask: np.ndarray, words: frozenset[str] | None) -> list[str]:
+    """A document's text, a piece a token, with blocks as in `veil_pieces` for words that `mask`, bool (N,), selects or
+    people labelled, and for the classifier's `words`."""
+    here = slice(int(corpus.offsets[index]), int(corpus.offsets[index + 1]))
+    return veil_pieces(corpus.document_tokens(index), _offensive(corpus, here, mask[here]) > 0, words)
 
 
 def _offensive(corpus: TokenizedCorpus, near: slice, taken: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from tests.evaluation.test_judges import write_labelled
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "scripts.md"
-SPEAKING_OTHERWISE = {"app", "completions"}
+SPEAKING_OTHERWISE = {"app", "completions", "mcp"}
 """Commands that print no answer."""
 
 

@@ -64,14 +64,19 @@ class DocumentFilter:
     """Only those for which this condition on columns is true; see `ifguide.ui.documents.condition`."""
 
 
-def open_documents(study: Study, selection: str, *, most_tokens: int | None = None) -> "DocumentStore":
+def open_documents(
+    study: Study, selection: str, *, most_tokens: int | None = None, write: bool = True
+) -> "DocumentStore":
     """The documents of a study under a saved selection. Tables that are missing, out of date or damaged are written
     first, except the corpus's table when it has more than `most_tokens`, which takes minutes: it is removed. A
-    StaleError then, or if a table is damaged again after it was rewritten."""
+    StaleError then, if a table is damaged again after it was rewritten, or if there is something to `write` and no
+    leave to."""
     parts = (CORPUS, Unit("documents", selection))
     command = f"`ifguide documents {study.name}`"
     try:
         if damage := _find_damage(study, parts):
+            if not write:
+                raise StaleError(f"the document list is {'; '.join(damage.values())}; write it with {command}")
             if CORPUS in damage and most_tokens is not None and study.corpus().n_tokens > most_tokens:
                 remove_table(study, CORPUS)
                 raise StaleError(f"{table_path(study)}: {damage[CORPUS]}; write it again with {command}")
