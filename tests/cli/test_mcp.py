@@ -18,6 +18,7 @@ from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build
 from ifguide.study.reading import Study
 from ifguide.study.stages.document_table import write_tables
+from ifguide.ui.excerpts import veiled_pieces
 from ifguide.ui.veil import veil_pieces
 from tests.tiny_study import build_to_edit
 
@@ -233,6 +234,16 @@ def test_the_missing_package_is_named_with_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
     with pytest.raises(InputError, match=r"pip install 'ifguide\[mcp\]'"):
         CliRunner().invoke(app, ["mcp"], catch_exceptions=False)
+
+
+def test_a_part_is_veiled_as_the_whole_is(study):
+    corpus, words = study.corpus(), frozenset({"clever"})
+    mask = np.zeros(corpus.n_tokens, bool)
+    for index in range(corpus.n_documents):
+        whole = veiled_pieces(corpus, index, mask, words, slice(None))
+        for first in range(len(whole) + 2):
+            part = slice(first, first + 2)
+            assert veiled_pieces(corpus, index, mask, words, part) == whole[part]
 
 
 def test_a_veil_hides_the_letters_of_whole_words_across_pieces():

@@ -44,6 +44,7 @@ HOSTILE = {
     "current_setting('threads') = 1": "function 'current_setting'",
     "nextval('x') = 1": "function 'nextval'",
     "repeat('x', 1000000000) = id": "function 'repeat'",
+    "id || id = id": "function '||'",
     "count(*) > 1": "function 'count_star'",
     "row_number() over () = 1": "window",
     "columns(*) > 1": "star",
@@ -91,7 +92,7 @@ ALLOWED = {
     "case when source = 'forum' then sum > 0 else max > 1 end": "source == 'forum' and sum > 0"
     " or source != 'forum' and max > 1",
     "abs(own_loss_sum) % 2 >= 1 and coalesce(mean_loss, 0)::double > 0.5": "sum.abs() % 2 >= 1 and mean_loss > 0.5",
-    "length(lower(id) || 'x') = 8 and hit_sum / n_tokens is not null": "id.str.len() == 7",
+    "length(lower(id)) = 7 and hit_sum / n_tokens is not null": "id.str.len() == 7",
     "id = 'a''b; drop table documents' or rank is not distinct from 1": "rank == 1",
 }
 

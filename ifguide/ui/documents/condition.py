@@ -21,7 +21,7 @@ FUNCTIONS = (
     *("lower", "upper", "length", "trim", "contains", "starts_with", "ends_with"),
     *("regexp_matches", "regexp_full_match"),
 )
-_SIGNS = ("+", "-", "*", "/", "//", "%", "||", "^@")
+_SIGNS = ("+", "-", "*", "/", "//", "%", "^@")
 _LIKE = ("~~", "!~~", "~~*", "!~~*")
 _OPERATORS = tuple(f"OPERATOR_{name}" for name in ("NOT", "IS_NULL", "IS_NOT_NULL", "COALESCE"))
 _PLAIN = ("CONSTANT", "COMPARISON", "CONJUNCTION", "BETWEEN", "CASE")

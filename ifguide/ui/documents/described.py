@@ -46,10 +46,10 @@ def describe_document(study: Study, document: str, selection: str, *, page: slic
     index = corpus.index_of(document)
     begin, end = (int(edge) for edge in corpus.offsets[index : index + 2])
     kind = chosen.settings["attribution"] or study.config.selection.attribution
-    scores, pieces = study.scores(kind), veiled_pieces(corpus, index, chosen.mask, _words(study, unveil))
+    scores, pieces = study.scores(kind), veiled_pieces(corpus, index, chosen.mask, _words(study, unveil), page)
     tokens = [
-        {"token": at, "text": pieces[at], "score": float(scores[begin + at]), "selected": bool(chosen.mask[begin + at])}
-        for at in range(end - begin)[page]
+        {"token": at, "text": piece, "score": float(scores[begin + at]), "selected": bool(chosen.mask[begin + at])}
+        for at, piece in zip(range(end - begin)[page], pieces, strict=True)
     ]
     facts = {"attribution": kind, "threshold": chosen.settings["threshold"], "n_tokens": end - begin}
     return {"document": document, "source": corpus.document(index).source, **facts, "tokens": tokens}
@@ -76,7 +76,8 @@ def _excerpts(study: Study, selection: str, unveil: bool) -> Callable[[int, int]
     corpus, mask, words = study.corpus(), study.selection(selection).mask, _words(study, unveil)
 
     def excerpt(index: int, centre: int) -> str:
-        return "".join(veiled_pieces(corpus, index, mask, words)[max(0, centre - _BEFORE) : centre + _AFTER])
+        near = slice(max(0, centre - _BEFORE), centre + _AFTER)
+        return "".join(veiled_pieces(corpus, index, mask, words, near))
 
     return excerpt
 
