@@ -151,9 +151,9 @@ def documents(
             store = open_documents(study, selection)
             lines = store.described(store.order(DocumentFilter(where=where.strip())))
         heads = ("rank", "id", "source", "n_tokens", "selected", "hit_sum")
-        rows = [[f"{line[head]:.4g}" if head == "hit_sum" else str(line[head]) for head in heads] for line in lines]
-        more = f", the first {LISTED} here; --json has all" * (len(rows) > LISTED)
-        text = f"{format_table(heads, rows[:LISTED])}\n\n{len(rows):,} of {store.n_documents:,} documents{more}"
+        rows = [[str(line[head]) for head in heads[:-1]] + [f"{line['hit_sum']:.4g}"] for line in lines[:LISTED]]
+        more = f", the first {LISTED} here; --json has all" * (len(lines) > LISTED)
+        text = f"{format_table(heads, rows)}\n\n{len(lines):,} of {store.n_documents:,} documents{more}"
         return Answer({"study": name, "selection": selection, "where": where, "documents": lines}, text)
     with follow_run("documents") as progress:
         written = write_tables(study, report=lambda d, n: progress.report(d, n, "documents"))

@@ -11,20 +11,18 @@ import duckdb
 
 from ifguide.errors import InputError
 
-LONGEST = 500
-"""Characters; the parser needs a quarter of a second for the worst text of this length."""
-LONGEST_PATTERN, MOST_WILDCARDS = 100, 2
-"""Characters of a pattern, and % in one of LIKE, which may be tried at every place of a text."""
+LONGEST, LONGEST_PATTERN, MOST_WILDCARDS = 500, 100, 2
+"""Characters of a condition, which the parser may need a quarter of a second for; of a pattern; and % in one of LIKE,
+each of which may be tried at every place of a text."""
 EXAMPLE = "hit_sum > 5 and n_tokens < 400"
 FUNCTIONS = (
-    *("abs", "round", "floor", "ceil", "ln", "sqrt", "least", "greatest"),
-    *("lower", "upper", "length", "trim", "contains", "starts_with", "ends_with"),
-    *("regexp_matches", "regexp_full_match"),
+    *("abs", "round", "floor", "ceil", "ln", "sqrt", "least", "greatest", "lower", "upper", "length", "trim"),
+    *("contains", "starts_with", "ends_with", "regexp_matches", "regexp_full_match"),
 )
-_SIGNS = ("+", "-", "*", "/", "//", "%", "^@")
 _LIKE = ("~~", "!~~", "~~*", "!~~*")
+_SIGNS = ("+", "-", "*", "/", "//", "%", "^@", *_LIKE)
 _OPERATORS = tuple(f"OPERATOR_{name}" for name in ("NOT", "IS_NULL", "IS_NOT_NULL", "COALESCE"))
-_PLAIN = ("CONSTANT", "COMPARISON", "CONJUNCTION", "BETWEEN", "CASE")
+_PLAIN = ("CONSTANT", "COMPARISON", "CONJUNCTION", "BETWEEN", "CASE", "CAST")
 _TYPES = ("BOOLEAN", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "VARCHAR")
 _STATEMENT = "SELECT document FROM listed WHERE ({}\n)"
 
@@ -68,13 +66,9 @@ def _check(part: dict, columns: Collection[str]) -> None:
             pass
         case {"class": "COLUMN_REF", "column_names": names}:
             raise InputError(f"the column {'.'.join(names)!r}, which is not there")
-        case {"class": "FUNCTION", "function_name": name, "schema": "", "catalog": ""} if name in _LIKE:
-            _check_pattern(part, MOST_WILDCARDS)
-        case {"class": "FUNCTION", "function_name": name, "schema": "", "catalog": ""} if name in FUNCTIONS:
-            if name.startswith("regexp"):
+        case {"class": "FUNCTION", "function_name": name, "schema": "", "catalog": ""} if name in (*FUNCTIONS, *_SIGNS):
+            if name in _LIKE or name.startswith("regexp"):
                 _check_pattern(part)
-        case {"class": "FUNCTION", "function_name": name, "schema": "", "catalog": ""} if name in _SIGNS:
-            pass
         case {"class": "FUNCTION", "function_name": name}:
             raise InputError(f"the function {name!r}; there are {', '.join(FUNCTIONS)}")
         case {"class": "OPERATOR", "type": kind} if kind in (*_OPERATORS, "COMPARE_IN", "COMPARE_NOT_IN"):
@@ -83,11 +77,11 @@ def _check(part: dict, columns: Collection[str]) -> None:
             raise InputError("a type that conditions do not have")
         case {"class": "TYPE", "type_name": kind, "children": []} if kind.upper() in _TYPES:  # DuckDB 2
             pass
-        case {"class": kind} if kind not in (*_PLAIN, "CAST"):
+        case {"class": kind} if kind not in _PLAIN:
             raise InputError(f"a {kind.lower()} that conditions do not have")
 
 
-def _check_pattern(function: dict, most_wildcards: int | None = None) -> None:
+def _check_pattern(function: dict) -> None:
     """The pattern, a function's second argument, must be a short text; in a regular expression without counts such as
     {1000}, and in LIKE with few %, which take long."""
     _, pattern, *_ = [part.get("expression", part) for part in function.get("arguments") or function["children"]]
@@ -95,10 +89,10 @@ def _check_pattern(function: dict, most_wildcards: int | None = None) -> None:
     text = str(constant.get("text", constant.get("value")))
     if pattern["class"] != "CONSTANT" or len(text) > LONGEST_PATTERN:
         raise InputError(f"a pattern that is no text of at most {LONGEST_PATTERN} characters")
-    if most_wildcards is None and "{" in text:
+    if function["function_name"] in _LIKE and text.count("%") > MOST_WILDCARDS:
+        raise InputError(f"more than {MOST_WILDCARDS} % in a pattern; use regexp_matches")
+    if function["function_name"] not in _LIKE and "{" in text:
         raise InputError("a regular expression with {")
-    if most_wildcards is not None and text.count("%") > most_wildcards:
-        raise InputError(f"more than {most_wildcards} % in a pattern; use regexp_matches")
 
 
 def refuse(reason: str, columns: Collection[str]) -> InputError:
