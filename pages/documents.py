@@ -9,6 +9,7 @@ from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents import loaders as document_data
 from ifguide.ui.documents import reader, verdict_panel
 from ifguide.ui.documents import why_panel as why
+from ifguide.ui.documents.condition import EXAMPLE
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore
 from ifguide.ui.documents.token_view import Layer
 from ifguide.ui.format import count, plain, selection_title
@@ -74,6 +75,7 @@ def build_filter(loaded: Loaded, asked: dict, store: DocumentStore, log: Verdict
         shortest=asked["shortest"],
         longest=asked["longest"],
         sources=tuple(sorted(asked["sources"])),
+        where=asked["where"].strip(),
         only_selected=asked["only"],
         spans="" if spans == "any" else spans,
         collapse=not asked["copies"] and store.has_copies,
@@ -88,7 +90,9 @@ def build_filter(loaded: Loaded, asked: dict, store: DocumentStore, log: Verdict
 def offer_list(loaded: Loaded, store: DocumentStore, criteria: DocumentFilter, log: VerdictLog) -> None:
     order = store.order(criteria)
     if not len(order):
-        unset = {"search": "", "sources": []} | {key: FILTERS[key][0] for key in FILTERS if key != "selection"}
+        unset = {"search": "", "sources": [], "where": ""} | {
+            key: FILTERS[key][0] for key in FILTERS if key != "selection"
+        }
         layout.button("Clear filters", "clear", "filter_alt_off", st.session_state.update, unset)
     st.caption(f"{count(len(order))} of {count(store.n_documents)}", width="content", help="Documents in the list")
     for form, mime in (("csv", "text/csv"), ("json", "application/json")):
@@ -120,6 +124,7 @@ with layout.guard():
             width=220,
             bind="query-params",
         )
+        asked["where"] = layout.search_box("Condition", key="where", placeholder=EXAMPLE, width=280, icon="function")
         with st.popover("Filter", icon=":material/add:"):
             asked |= ask_more(loaded)
         show_chips(asked)

@@ -165,11 +165,7 @@ def trace(
     from ifguide.study.stages.select import save_documents
 
     study = open_study(name)
-    text = completion if completion is not None else tracing.recorded_answer(study, prompt, model)
-    other = tracing.recorded_answer(study, prompt, contrast) if contrast else ""
-    answer = tracing.Answer(
-        prompt=prompt, completion=text, span=tracing.find_part(text, word) if word else None, contrast=other
-    )
+    answer = tracing.read_answer(study, prompt, completion, model=model, contrast=contrast or "", word=word or "")
     with follow_run("trace") as progress:
         tracer = tracing.Tracer.open(study)
         direction, traced = tracer.direction(answer), []
@@ -180,7 +176,7 @@ def trace(
         traced.sort(key=lambda one: -one.total)
         if save:
             best = [one.candidate.document for one in traced[:documents]]
-            save_documents(study, save, best, tracing.name_answer(prompt, text))
+            save_documents(study, save, best, tracing.name_answer(prompt, answer.completion))
     rows = [tracing.describe_traced(study, one) for one in traced]
     low, high = tracing.noise_floor(traced)
     shown = [
@@ -192,7 +188,8 @@ def trace(
     if warning := explain_index(study):
         note += f"\n{warning}"
     table = format_table(("document", "score", "shared words", "found by"), shown)
-    values = {"study": name, "prompt": prompt, "completion": text, "contrast": other, "noise": [low, high]}
+    asked = {"prompt": prompt, "completion": answer.completion, "contrast": answer.contrast}
+    values = {"study": name, **asked, "noise": [low, high]}
     return Answer(values | {"documents": rows}, f"{table}\n\n{note}")
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ifguide import __version__
-from ifguide.cli import analyse, audit, build, judge, queries, select, settings, status, studies, train
+from ifguide.cli import analyse, audit, build, judge, mcp, queries, select, settings, status, studies, train
 from ifguide.cli.options import answers
 from ifguide.cli.running import launched_together, serve_app, speaks
 from ifguide.errors import IFGuideError, InputError, ProcessError, explain_system_error
@@ -130,6 +130,7 @@ for module in (build, queries, settings, status, studies, select, train, analyse
     for function in module.COMMANDS:
         name = function.__name__.removesuffix("_documents").removesuffix("_studies").replace("_", "-")
         app.command(name)(answers(function, speaks))
+app.command()(mcp.mcp)  # it speaks JSON of its own
 
 
 @app.command()

@@ -35,7 +35,7 @@ def answers(command: Callable[..., Answer], speaks: Callable[[], bool]) -> Calla
     def printed(*args, as_json: bool = False, **options) -> None:
         values, text, error = command(*args, **options)
         if speaks():
-            print(json.dumps(_strict(values), indent=1, ensure_ascii=False) if as_json else text)
+            print(json.dumps(strict(values), indent=1, ensure_ascii=False) if as_json else text)
         if error:
             raise error
 
@@ -46,12 +46,12 @@ def answers(command: Callable[..., Answer], speaks: Callable[[], bool]) -> Calla
     return printed
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
     """The same value for JSON, which has no infinity and no NaN: null in their place."""
     if isinstance(value, dict):
-        return {key: _strict(part) for key, part in value.items()}
+        return {key: strict(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(part) for part in value]
+        return [strict(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

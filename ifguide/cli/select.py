@@ -14,6 +14,8 @@ from ifguide.errors import ConfigError
 
 Table = StrEnum("Table", ("tokens", "documents", "mask", "spans", "atlas", "weights", "inspect", "olmo", "megatron"))
 """What can be exported."""
+LISTED = 50
+"""Documents that `ifguide documents --where` prints."""
 _WHAT = (
     "A row for each token or document, the selected tokens alone, or the selected characters; documents for Embedding"
     " Atlas; evaluations for Inspect; or the corpus for another trainer."
@@ -128,14 +130,31 @@ def borrow(
     return Answer({"study": name, "selection": called, "settings": settings}, text)
 
 
-def documents(name: StudyName) -> Answer:
-    """Write the tables behind the app's list of documents.
+def documents(
+    name: StudyName,
+    where: Annotated[str, Option(metavar="CONDITION", help="List those for which it is true.")] = "",
+    selection: SelectionName = "default",
+) -> Answer:
+    """Write the app's list of documents, or filter it.
 
     Only tables that are missing, out of date or damaged are written. `ifguide run` writes those of its own selections.
+    A condition is as on the app's Documents page, such as --where "hit_sum > 5 and n_tokens < 400"; it lists documents
+    by rank in the selection.
     """
+    from ifguide.cli.terminal import format_table
     from ifguide.study.stages.document_table import write_tables
+    from ifguide.ui.documents.store import DocumentFilter, open_documents
 
     study = open_study(name)
+    if where.strip():
+        with follow_run("documents"):
+            store = open_documents(study, selection)
+            lines = store.described(store.order(DocumentFilter(where=where.strip())))
+        heads = ("rank", "id", "source", "n_tokens", "selected", "hit_sum")
+        rows = [[str(line[head]) for head in heads[:-1]] + [f"{line['hit_sum']:.4g}"] for line in lines[:LISTED]]
+        more = f", the first {LISTED} here; --json has all" * (len(lines) > LISTED)
+        text = f"{format_table(heads, rows)}\n\n{len(lines):,} of {store.n_documents:,} documents{more}"
+        return Answer({"study": name, "selection": selection, "where": where, "documents": lines}, text)
     with follow_run("documents") as progress:
         written = write_tables(study, report=lambda d, n: progress.report(d, n, "documents"))
     n_documents = study.corpus().n_documents

@@ -25,9 +25,10 @@ def status(name: StudyName) -> Answer:
     return Answer(values, format_status(values))
 
 
-def study_status(study: "Study") -> dict:
+def study_status(study: "Study", *, start: bool = True) -> dict:
     """What `--json` prints, as docs/scripts.md describes it: the state of every stage, the metrics of every evaluated
-    model, facts of the model, warnings, and the last job."""
+    model, facts of the model, warnings, and the last job. A waiting job is started if its turn has come, unless
+    `start` is False."""
     from ifguide.runtime.jobs import start_waiting, waiting_jobs
     from ifguide.study.analysis.judges import describe_disagreement
     from ifguide.study.analysis.reliability import describe_reliability, read_reliability
@@ -38,7 +39,8 @@ def study_status(study: "Study") -> dict:
     from ifguide.study.stages.select import selection_warning
 
     with contextlib.suppress(OSError):
-        start_waiting(study.root)  # the job before may have been killed
+        if start:
+            start_waiting(study.root)  # the job before may have been killed
     keys, facts = ("state", "seconds", "reason", "peak"), known_facts(study)
     stages = {name: {key: getattr(state, key) for key in keys} for name, state in stage_states(study).items()}
     for name in (name for name in stages if not study.units(name)):

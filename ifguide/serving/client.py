@@ -7,11 +7,16 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Iterator
 
 from ifguide.errors import ProcessError
 
 ANSWER_SECONDS = 60.0
 """The process answers at once even while it works; a longer wait means that it hangs."""
+POLL_SECONDS = 0.2
+WORKING = ("waiting", "loading", "running")
+"""States of a request that has not ended."""
 
 
 class ModelWorker:
@@ -38,6 +43,18 @@ class ModelWorker:
             if self._process is None or str(self._process.pid) != pid:
                 raise ProcessError("the models' process was started again; run this again")
             return self._send({"id": int(number), "cancel": cancel})
+
+    def follow(self, **request) -> Iterator[dict]:
+        """The states of a request until it has ended; it is cancelled if the caller asks for no more."""
+        id = self.ask(**request)
+        try:
+            while (state := self.read(id))["state"] in WORKING:
+                yield state
+                time.sleep(POLL_SECONDS)
+            yield state
+        except GeneratorExit:
+            self.read(id, cancel=True)
+            raise
 
     def close(self) -> None:
         with self._lock:

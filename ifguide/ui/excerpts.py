@@ -5,10 +5,12 @@ from collections.abc import Callable
 import numpy as np
 
 from ifguide.data.corpus import TokenizedCorpus
-from ifguide.ui.veil import hide_words
+from ifguide.ui.veil import hide_words, veil_pieces
 
 _BEFORE, _AFTER = 8, 22
 """Tokens of a snippet on each side of the strongest one."""
+_WORD = 40
+"""Tokens beside a veiled part that are read, because a word at its edge may begin or end there."""
 
 
 def excerpt(
@@ -58,6 +60,19 @@ def excerpt_at(
     marked = 2 * _offensive(corpus, near, taken(near)) if taken else np.zeros(near.stop - near.start, dtype=int)
     marked[place - near.start] = 1
     return _cut(corpus, index, near.start - begin + _BEFORE, marked)
+
+
+def veiled_pieces(
+    corpus: TokenizedCorpus, index: int, mask: np.ndarray, words: frozenset[str] | None, part: slice
+) -> list[str]:
+    """A part of a document's text, a piece a token, with blocks as in `veil_pieces` for words that `mask`, bool (N,),
+    selects or people labelled, and for the classifier's `words`."""
+    pieces, begin = corpus.document_tokens(index), int(corpus.offsets[index])
+    first, last, _ = part.indices(len(pieces))
+    start, stop = max(0, first - _WORD), min(len(pieces), last + _WORD)
+    here = slice(begin + start, begin + stop)
+    shown = veil_pieces(pieces[start:stop], _offensive(corpus, here, mask[here]) > 0, words)
+    return shown[first - start : max(first, last) - start]
 
 
 def _offensive(corpus: TokenizedCorpus, near: slice, taken: np.ndarray) -> np.ndarray:

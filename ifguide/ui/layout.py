@@ -123,13 +123,15 @@ def switch(label: str, options: Mapping[str, str], *, key: str, default: str) ->
     )
 
 
-def search_box(label: str, *, key: str, placeholder: str = "word or phrase", width: Width = "stretch") -> str:
+def search_box(
+    label: str, *, key: str, placeholder: str = "word or phrase", width: Width = "stretch", icon: str = "search"
+) -> str:
     """The text to search for, without a visible label; it is in the address."""
     text = st.text_input(
         label,
         key=key,
         placeholder=placeholder,
-        icon=":material/search:",
+        icon=f":material/{icon}:",
         label_visibility="collapsed",
         width=width,
         bind="query-params",

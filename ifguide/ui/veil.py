@@ -3,17 +3,21 @@
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ifguide.config.names import BASE
 from ifguide.data.words import WRITTEN_WORD
 from ifguide.evaluation.toxic_spans import read_spans
 
 if TYPE_CHECKING:
     import pandas
+
+    from ifguide.study.reading import Study
 
 
 OFFENSIVE = frozenset((Path(__file__).parent / "static" / "offensive_words.txt").read_text().split())
@@ -40,6 +44,11 @@ def marked_words(samples: "pandas.DataFrame") -> frozenset[str]:
     return frozenset(word for word, n in marked.items() if n > 1 and 2 * n > written[word])
 
 
+def study_words(study: "Study") -> frozenset[str]:
+    """The `marked_words` of the base model's completions, as far as there are any."""
+    return marked_words(study.samples(BASE)) if BASE in study.evaluation_names() else frozenset()
+
+
 def hide_words(text: str, ends: np.ndarray, marked: np.ndarray, words: frozenset[str]) -> np.ndarray:
     """Which tokens of a text to hide, bool (n,): those `marked`, bool (n,), the rest of their words, and all of
     `words`. `ends`, int (n,), are where the tokens end in the text, ascending."""
@@ -54,3 +63,16 @@ def hide_words(text: str, ends: np.ndarray, marked: np.ndarray, words: frozenset
     for start, stop in zip(*(edge[listed | (so_far[last] > so_far[first])] for edge in (first, last)), strict=True):
         hidden[start:stop] = True
     return hidden
+
+
+def veil_pieces(pieces: Sequence[str], marked: np.ndarray, words: frozenset[str] | None) -> list[str]:
+    """The pieces of a text with a block for each letter and digit of a word to hide: one with a piece `marked`, bool
+    (n,), one of `words`, or an `OFFENSIVE` one. Without `words`, nothing is hidden."""
+    if words is None:
+        return [*pieces]
+    text, lengths = "".join(pieces), [len(piece) for piece in pieces]
+    runs = mark_offensive(text)
+    offensive = np.repeat([mark > 0 for _, mark in runs], [len(run) for run, _ in runs]).astype(bool)
+    hidden = hide_words(text, np.arange(1, len(text) + 1), np.repeat(marked, lengths) | offensive, words)
+    shown = "".join("█" if hide and sign.isalnum() else sign for sign, hide in zip(text, hidden, strict=True))
+    return [shown[end - length : end] for end, length in zip(np.cumsum(lengths), lengths, strict=True)]

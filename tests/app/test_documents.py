@@ -10,6 +10,7 @@ from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.ui import components
 from ifguide.ui.documents.lines import write_list
 from ifguide.ui.documents.store import open_documents
+from tests.app.conftest import shown_text
 from tests.app.fake_study import write_study
 
 
@@ -84,3 +85,17 @@ def test_the_list_as_a_file_has_a_row_a_verdict_and_reviewer_with_text_and_the_s
     ]
     assert "'=plainly" in {row["note"] for row in table}
     assert write_list([], reviewers, corpus, "csv").startswith("id,")
+
+
+def test_a_condition_from_the_address_or_the_box_narrows_the_list(open_app, judged):
+    app = open_app(judged[0].root.parent, "documents", where="rank <= 3")
+    listed = lambda: [caption.value for caption in app.caption if " of " in caption.value]  # noqa: E731
+    [box] = [field for field in app.text_input if field.label == "Condition"]
+    assert box.value == "rank <= 3" and listed() == ["3 of 62"]
+    box.set_value("getenv('HOME') = '/root'").run()
+    assert "got the function 'getenv'" in app.error[0].value and "n_tokens" in shown_text(app)
+    box.set_value("source = 'nowhere'").run()
+    [clear] = [button for button in app.button if button.label == "Clear filters"]
+    clear.click().run()
+    [box] = [field for field in app.text_input if field.label == "Condition"]
+    assert listed() == ["62 of 62"] and not box.value

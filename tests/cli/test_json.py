@@ -22,7 +22,7 @@ from tests.evaluation.test_judges import write_labelled
 from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "scripts.md"
-SPEAKING_OTHERWISE = {"app", "completions"}
+SPEAKING_OTHERWISE = {"app", "completions", "mcp"}
 """Commands that print no answer."""
 
 
@@ -101,6 +101,7 @@ def test_answers_have_the_promised_keys(ask, cache, tmp_path):
         "select": ["tiny", "--share", 10, "--name", "mine"],
         "borrow": ["twin", "--from", "tiny", "--selection", "mine", "--name", "borrowed"],
         "documents": ["tiny"],
+        "documents --where": ["tiny", "--where", "rank <= 3"],
         "export": ["tiny", "--what", "spans", "--out", tmp_path / "spans.jsonl"],
         "trace": ["tiny", "--prompt", "You are", "--completion", " a fool", "--save", "traced", "--documents", 2],
         "index-gradients": ["tiny", "--dimensions", 50],

@@ -1,7 +1,7 @@
 """Before and after: variants of a model that completed the same prompts, put side by side. No torch."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -131,6 +131,18 @@ def read_metrics(study: "Study", names: Iterable[str]) -> dict[str, dict]:
             note = {"perplexity_note": "from half of the text", "perplexity_low": None, "perplexity_high": None}
             metrics[name] |= scaled | note
     return metrics
+
+
+def describe_comparison(study: "Study", models: Sequence[str] | None = None) -> dict:
+    """For JSON: the metrics of evaluated models, all or some, and by how much each is below the base. An InputError:
+    one was not evaluated."""
+    there = study.evaluation_names()
+    names = [*dict.fromkeys([BASE, *(models or there)])]
+    if unknown := [name for name in names if name not in there]:
+        raise InputError(f"expected evaluated models ({', '.join(there) or 'none yet'}), got {unknown[0]!r}")
+    samples, heldout = ({name: read(name) for name in names} for read in (study.samples, study.heldout_losses))
+    below = {one.variant: asdict(one) for one in compare_variants(samples, heldout=heldout)}
+    return {"models": read_metrics(study, names), "below_base": below}
 
 
 def comparison_table(study: "Study", names: list[str]) -> str:

@@ -98,6 +98,16 @@ def recorded_answer(study: Study, prompt: str, model: str) -> str:
     return mine.loc[mine["toxicity"].idxmax(), "completion"]
 
 
+def read_answer(
+    study: Study, prompt: str, completion: str | None, *, model: str = BASE, contrast: str = "", word: str = ""
+) -> Answer:
+    """The answer to trace: a completion or, without one, the recorded one of a model; minus that of another model
+    (`contrast`), or only one part of it (`word`). Errors as `recorded_answer` and `find_part`."""
+    text = recorded_answer(study, prompt, model) if completion is None else completion
+    other = recorded_answer(study, prompt, contrast) if contrast else ""
+    return Answer(prompt=prompt, completion=text, span=find_part(text, word) if word else None, contrast=other)
+
+
 def find_part(completion: str, part: str) -> tuple[int, int]:
     """Where a part of a completion first is, [start, stop) in characters. An InputError: it is not there."""
     start = completion.find(part)

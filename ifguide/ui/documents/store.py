@@ -1,8 +1,10 @@
 """Questions about documents, answered by DuckDB from the Parquet files of `ifguide.study.stages.document_table`.
 
-What a reader types never becomes SQL: values are bound to `?`.
+What a reader types never becomes SQL: values are bound to `?`, and a condition is checked and written again by
+`ifguide.ui.documents.condition`.
 """
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -25,8 +27,13 @@ from ifguide.study.stages.document_table import (
     table_path,
     write_tables,
 )
+from ifguide.ui.documents.condition import read_condition, refuse
 
 _ORDERS_KEPT = 24
+_MEMORY = 2**30
+"""Bytes for questions, beside the table and a copy of it."""
+CONDITION_SECONDS = 5.0
+"""A reader's condition that takes longer is stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +60,23 @@ class DocumentFilter:
     """Only these documents, by number; None: all."""
     without: tuple[int, ...] = ()
     """None of these."""
+    where: str = ""
+    """Only those for which this condition on columns is true; see `ifguide.ui.documents.condition`."""
 
 
-def open_documents(study: Study, selection: str, *, most_tokens: int | None = None) -> "DocumentStore":
+def open_documents(
+    study: Study, selection: str, *, most_tokens: int | None = None, write: bool = True
+) -> "DocumentStore":
     """The documents of a study under a saved selection. Tables that are missing, out of date or damaged are written
     first, except the corpus's table when it has more than `most_tokens`, which takes minutes: it is removed. A
-    StaleError then, or if a table is damaged again after it was rewritten."""
+    StaleError then, if a table is damaged again after it was rewritten, or if there is something to `write` and no
+    leave to."""
     parts = (CORPUS, Unit("documents", selection))
     command = f"`ifguide documents {study.name}`"
     try:
         if damage := _find_damage(study, parts):
+            if not write:
+                raise StaleError(f"the document list is {'; '.join(damage.values())}; write it with {command}")
             if CORPUS in damage and most_tokens is not None and study.corpus().n_tokens > most_tokens:
                 remove_table(study, CORPUS)
                 raise StaleError(f"{table_path(study)}: {damage[CORPUS]}; write it again with {command}")
@@ -105,6 +119,12 @@ class DocumentStore:
         if f"{self.kind}_sum" not in self.columns:
             raise ConfigError(f"expected scores of the kind {self.kind!r} in {table}, found none")
         self.n_documents = self._connection.execute("SELECT count(*) FROM documents").fetchall()[0][0]
+        there = {column.name: column.stored(self.kind) for column in COLUMNS if column.key and column.type}
+        self.asked = {name: stored for name, stored in there.items() if stored in self.columns}
+        """What a condition may ask for -> its name in the table."""
+        self.asked |= {name: name for name in sorted(self.columns) if name.endswith(("_sum", "_max"))}
+        names = ", ".join(f'"{stored}" AS "{name}"' for name, stored in self.asked.items())
+        self._connection.execute(f"CREATE VIEW listed AS SELECT document, {names} FROM documents")
         self._orders = lru_cache(maxsize=_ORDERS_KEPT)(self._read_order)
 
     def sorts(self) -> dict[str, Column]:
@@ -121,7 +141,7 @@ class DocumentStore:
 
     def order(self, criteria: DocumentFilter, *, sort: str = "rank", descending: bool = False) -> np.ndarray:
         """Numbers of the documents that pass, in order, int32; ties go by rank. Recent answers are cached. A
-        ConfigError for an unknown sort."""
+        ConfigError for an unknown sort, an InputError for a condition that is none or takes too long."""
         if sort not in self.sorts():
             raise ConfigError(f"expected one of {', '.join(self.sorts())} to sort by, got {sort!r}")
         return self._orders(criteria, sort, descending)
@@ -131,7 +151,20 @@ class DocumentStore:
         column = self.sorts()[sort]
         by = column.sql.format(kind=self.kind) or f'"{column.stored(self.kind)}"'
         statement = f"SELECT document FROM documents {where} ORDER BY {by} {'DESC' if descending else 'ASC'}, rank"
-        numbers = self._connection.cursor().execute(statement, values).fetchnumpy()["document"]
+        cursor = self._connection.cursor()
+        limit = threading.Timer(CONDITION_SECONDS, cursor.interrupt)
+        try:
+            if criteria.where:
+                limit.start()
+            numbers = cursor.execute(statement, values).fetchnumpy()["document"]
+        except duckdb.Error as error:
+            if not criteria.where:
+                raise
+            slow = isinstance(error, duckdb.InterruptException)
+            why = f"one that takes longer than {CONDITION_SECONDS:g} seconds" if slow else str(error)
+            raise refuse(why, self.asked) from error
+        finally:
+            limit.cancel()
         return np.ascontiguousarray(numbers, dtype=np.int32)
 
     def _conditions(self, criteria: DocumentFilter) -> tuple[str, list]:
@@ -155,6 +188,8 @@ class DocumentStore:
                 "(group_size = 1 OR document IN (SELECT arg_min(document, rank) FROM documents WHERE group_size > 1"
                 ' GROUP BY "group"))'
             )
+        if criteria.where:
+            tests.append(f"document IN ({read_condition(self._connection.cursor(), criteria.where, self.asked)})")
         return ("WHERE " + " AND ".join(tests)) if tests else "", list(given.values())
 
     def rows(self, documents: np.ndarray) -> list[dict]:
@@ -168,6 +203,10 @@ class DocumentStore:
         titles = [column[0] for column in answer.description]
         lines = {line[0]: dict(zip(titles, line, strict=True)) for line in answer.fetchall()}
         return [lines[int(d)] for d in documents]
+
+    def described(self, documents: np.ndarray) -> list[dict]:
+        """The lines of some documents with the columns that a condition may ask for."""
+        return [{name: row[name] for name in self.asked if name in row} for row in self.rows(documents)]
 
     def find(self, document_id: str) -> int | None:
         rows = self._ask("SELECT document FROM documents WHERE id = ? LIMIT 1", document_id)
@@ -190,7 +229,8 @@ class DocumentStore:
 
 
 def _read_tables(table: Path, ranks: Path) -> duckdb.DuckDBPyConnection:
-    """Both files as one table `documents` in memory, on a connection that can read no more files."""
+    """Both files as one table `documents` in memory, on a connection that can read no more files, nor take much more
+    memory."""
     connection = duckdb.connect(config={"threads": 2, "enable_external_access": True})
     connection.execute(
         "CREATE TABLE documents AS SELECT * FROM read_parquet(?) POSITIONAL JOIN "
@@ -204,4 +244,7 @@ def _read_tables(table: Path, ranks: Path) -> duckdb.DuckDBPyConnection:
     if n_unmatched:
         raise ValueError(f"{n_unmatched:,} documents are in only one of the two")
     connection.execute("ALTER TABLE documents DROP COLUMN ranked")
+    [(used,)] = connection.execute("SELECT sum(memory_usage_bytes)::BIGINT FROM duckdb_memory()").fetchall()
+    connection.execute(f"SET memory_limit = '{2 * used + _MEMORY}B'")
+    connection.execute("SET lock_configuration = true")
     return connection
