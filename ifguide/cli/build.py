@@ -1,4 +1,4 @@
-"""`ifguide demo`, `new`, `run` and `cancel`: make and build studies, here or as a background job."""
+"""`ifguide demo`, `new`, `open-scores`, `run` and `cancel`: make and build studies, here or as a background job."""
 
 import contextlib
 import dataclasses
@@ -120,6 +120,40 @@ def new(
     facts, file = find_facts(study).rows(), study.root / "study.toml"
     text = f"{format_table(('', ''), facts)}\n\nwrote {file}; build it with `ifguide run {name}`"
     return Answer({"study": name, "file": str(file), "model": dict(facts)}, text)
+
+
+def open_scores(
+    folder: Annotated[Path, Argument(metavar="FOLDER", help="A folder of scores that bergson or kronfluence wrote.")],
+    corpus: Annotated[str, _file("The data set that was scored.", "FILE_OR_DATASET", "the one beside the scores")] = "",
+    tokenizer: Annotated[
+        str,
+        Option("--tokenizer", "--model", metavar="PATH_OR_ID", help="Its tokenizer.", show_default="as bergson notes"),
+    ] = "",
+    name: Annotated[str | None, Option(metavar="STUDY", help="The study's name.", show_default="the folder's")] = None,
+    text_field: Annotated[str, _column("The data set's column of texts, where it has no input_ids.", "text")] = "text",
+    id_field: Annotated[str, _column("The data set's column of unique ids.", "numbers")] = "",
+    negate: Annotated[
+        bool | None, Option("--negate/--no-negate", help="Low scores push toward the queries.", show_default="as noted")
+    ] = None,
+) -> Answer:
+    """Open scores of bergson or kronfluence, to read and select.
+
+    Makes a study of the data set that was scored. It has no model: select tokens in it and export them.
+    """
+    from ifguide.config.schema import CorpusConfig
+    from ifguide.study import peer_scores
+
+    given = CorpusConfig(path=corpus, text_field=text_field, id_field=id_field)
+    called = name or folder.resolve().name
+    with follow_run() as progress:
+        study, scores = peer_scores.open_scores(called, folder, given, tokenizer, negate=negate, progress=progress)
+    counts = {"documents": study.corpus().n_documents, "tokens": study.corpus().n_tokens}
+    one = "token" if scores.by_token else "document"
+    text = (
+        f"{scores.tool}: a score a {one}, {counts['documents']:,} documents, {counts['tokens']:,} tokens; read them in"
+        f" `ifguide app`, select with `ifguide select {called}`"
+    )
+    return Answer({"study": called, "tool": scores.tool, "scored": one, **counts}, text)
 
 
 def _with_absolute_paths(config: "StudyConfig", root: Path) -> "StudyConfig":
@@ -290,4 +324,4 @@ def cancel(
     return Answer({"study": name, "job": job and job.id, "state": state}, "\n".join(lines))
 
 
-COMMANDS = (demo, rows, new, plan, run, score, cancel)
+COMMANDS = (demo, rows, new, open_scores, plan, run, score, cancel)

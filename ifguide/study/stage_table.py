@@ -6,7 +6,7 @@ A new stage is a file with its two functions, `build` and `need`, and one row.
 
 from collections.abc import Callable, Iterable
 
-from ifguide.config.attributions import KINDS, attributions, needs_direction
+from ifguide.config.attributions import KINDS, attributions, computed_kinds, needs_direction
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import StudyConfig, VariantConfig
@@ -75,6 +75,20 @@ _OF_KINDS = {*(f"scores.{kind}" for kind in KINDS), "scores.probe_method"}
 
 def _imported(config: StudyConfig) -> list[Unit]:
     return [Unit("baseline", kind) for kind in config.imported]
+
+
+def reads_only(config: StudyConfig) -> bool:
+    """Whether a study has scores of others alone (`ifguide open-scores`): nothing to score with, and no queries to
+    measure a model by. Its documents are read and selected; there is no model."""
+    return not computed_kinds(config.scores) and not config.queries.toxic
+
+
+def _with_model(names: Callable[[StudyConfig], Iterable[str]] = lambda config: ("",)):
+    return lambda config: [] if reads_only(config) else names(config)
+
+
+def _all_scores(config: StudyConfig) -> list[Unit]:
+    return [*([] if reads_only(config) else [Unit("scores")]), *_imported(config)]
 
 
 def _trained_names(config: StudyConfig) -> list[str]:
@@ -160,7 +174,7 @@ def _selection_settings(config: StudyConfig, name: str) -> dict:
 
 
 def _document_reads(config: StudyConfig, name: str) -> list[Unit]:
-    return [Unit("corpus"), *([Unit("selection", name)] if name else [Unit("scores"), *_imported(config)])]
+    return [Unit("corpus"), *([Unit("selection", name)] if name else _all_scores(config))]
 
 
 def _suppress_reads(config: StudyConfig, name: str) -> list[Unit]:
@@ -283,6 +297,7 @@ STAGES: dict[str, Stage] = {
         reads=_units(),
         files=_query_files,
         settings=_sections("queries"),
+        names=_with_model(),
         build=f"{_BUILD}:build_queries",
         need=f"{_NEED}:need_queries",
     ),
@@ -292,6 +307,7 @@ STAGES: dict[str, Stage] = {
         reads=_units("corpus"),
         files=_model_files,
         settings=_model_settings,
+        names=_with_model(),
         batch=TRAINING,
         build=f"{_BUILD}:build_model",
         need=f"{_NEED}:need_model",
@@ -321,6 +337,7 @@ STAGES: dict[str, Stage] = {
         note="Measures how far each token pushes the model in that direction.",
         reads=_score_reads,
         settings=_sections("scores", "model", without=_MAKE_THE_MODEL),
+        names=_with_model(),
         batch=PASSES,
         build=f"{_BUILD}:build_scores",
         need=f"{_NEED}:need_scores",
@@ -328,7 +345,7 @@ STAGES: dict[str, Stage] = {
     "index": Stage(
         title="Sort the scores",
         note="Prepares the scores for the threshold page.",
-        reads=lambda config, name: [Unit("corpus"), Unit("scores"), *_imported(config)],
+        reads=lambda config, name: [Unit("corpus"), *_all_scores(config)],
         settings=_sections(),
         version=INDEX_VERSION,
         build=f"{_BUILD}:build_index",
@@ -362,7 +379,7 @@ STAGES: dict[str, Stage] = {
         reads=_suppress_reads,
         files=_suppress_files,
         settings=_suppress_settings,
-        names=_model_names,
+        names=_with_model(_model_names),
         folder="suppressed",
         batch=TRAINING,
         build=f"{_BUILD}:build_suppress",
@@ -374,7 +391,7 @@ STAGES: dict[str, Stage] = {
         reads=_evaluate_reads,
         files=_evaluate_files,
         settings=_evaluate_settings,
-        names=lambda config: [BASE, *_model_names(config)],
+        names=_with_model(lambda config: [BASE, *_model_names(config)]),
         version=3,
         folder="evaluations",
         batch=GENERATION,
