@@ -216,7 +216,7 @@ def run(
         from ifguide.study.pipeline import run_study
 
         run_study(study, until=until, force=force, progress=progress, unchecked=no_fit_check)
-        if not until and not launched_together():
+        if not until and not launched_together() and study.units("scores"):
             _explain_best(study, progress)
     return status(name)
 

@@ -248,7 +248,8 @@ def _is_due(study: Study, unit: Unit, freshness: Freshness, forced: bool) -> boo
 
 
 def _check_can_build(study: Study, unit: Unit, freshness: Freshness) -> None:
-    """Refuse to build a user's own selection, which study.toml does not describe."""
+    """Refuse to build a user's own selection, which study.toml does not describe, and a model where there is none."""
+    study.require_model(unit)
     if unit.stage == "selection" and not can_be_made_again(study.config, unit.name):
         state = freshness.state(unit)
         saved = ", ".join(study.selection_names()) or "none yet"

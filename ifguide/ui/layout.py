@@ -11,6 +11,7 @@ import streamlit as st
 from ifguide.errors import IFGuideError
 from ifguide.runtime.jobs import active_job
 from ifguide.storage import artifacts
+from ifguide.study.folder import NO_MODEL
 from ifguide.study.freshness import NOT_BUILT, StageState, stage_state
 from ifguide.study.lineage import Unit
 from ifguide.study.stages.select import selection_warning
@@ -56,6 +57,9 @@ def note_changes(loaded: Loaded) -> None:
 
 def need_stage(loaded: Loaded, stage: str, then: str) -> None:
     """Stop the page if a stage is missing; warn if it is out of date, and not only unfinished."""
+    if not loaded.study.units(stage):
+        st.info(sentence(f"“{plain(loaded.name)}” {NO_MODEL}"), icon=":material/info:")
+        st.stop()
     state = stage_state(loaded.study, stage)
     if state.state == "missing":
         running = active_job(loaded.study.root) is not None

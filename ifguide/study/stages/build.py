@@ -17,6 +17,7 @@ import numpy as np
 from ifguide.config.attributions import computed_kinds
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.data.by_document import sum_by_document
+from ifguide.data.chat import TOKENS
 from ifguide.data.corpus_writer import build_corpus as tokenise_corpus
 from ifguide.data.packing import DroppedRows
 from ifguide.data.queries import read_sets
@@ -43,13 +44,15 @@ from ifguide.study.variants import PREFERENCE, recipe
 def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Text -> tokens that know their document and their characters."""
     source, tokenizer = study.resolve(study.config.model.source), checkpoints.study_tokenizer(study)
-    alone = reads_only(study.config)  # a tokenizer is enough
-    longest, bos = 0 if alone else study.max_length(), bos_context(tokenizer)
+    bos = None if study.config.corpus.text_field == TOKENS else bos_context(tokenizer)  # such rows have their own
+    longest = 0 if reads_only(study.config) else study.max_length()
     report, chunk_length = report_part(progress, "documents"), longest - (bos is not None)
     corpus = tokenise_corpus(study.resolved("corpus"), tokenizer, folder, report, chunk_length=chunk_length)
     if skipped := corpus.summary["skipped"]:
         progress.message(f"{skipped:,} rows without text were left out")
-    if not alone:
+    if not longest:  # there is no model to cut the documents for
+        longest = max(2, int(np.diff(corpus.offsets).max()) + (bos is not None))
+    else:
         vocab_size = load_config(source, study.config.model.revision).get_text_config().vocab_size
         largest = max(int(corpus.token_ids.max()), tokenizer.eos_token_id or 0)
         if largest >= vocab_size:
