@@ -124,7 +124,7 @@ def new(
 
 def open_scores(
     folder: Annotated[Path, Argument(metavar="FOLDER", help="A folder of scores that bergson or kronfluence wrote.")],
-    corpus: Annotated[str, _file("The data set that was scored.", "FILE_OR_DATASET", "the one beside the scores")] = "",
+    corpus: Annotated[str, _file("The data set that was scored.", "FILE_OR_DATASET")],
     tokenizer: Annotated[
         str,
         Option("--tokenizer", "--model", metavar="PATH_OR_ID", help="Its tokenizer.", show_default="as bergson notes"),

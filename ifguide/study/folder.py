@@ -101,11 +101,15 @@ class StudyFolder:
         """The artefacts that a full run of a stage makes."""
         if stage not in STAGES:
             raise ConfigError(f"unknown stage {stage!r}; stages: {', '.join(STAGES)}")
-        return [Unit(stage, name) for name in STAGES[stage].names(self.config)]
+        names = [] if self._lacks(stage) else STAGES[stage].names(self.config)
+        return [Unit(stage, name) for name in names]
+
+    def _lacks(self, stage: str) -> bool:
+        return reads_only(self.config) and (stage == "queries" or bool(describe_stage(stage).batch))  # runs the model
 
     def require_model(self, unit: Unit) -> None:
         """A StaleError for an artefact of a model, in a study without one."""
-        if reads_only(self.config) and (unit.stage == "queries" or describe_stage(unit.stage).batch):
+        if self._lacks(unit.stage):
             raise StaleError(f"{self.name!r} {NO_MODEL}")
 
     @property

@@ -32,28 +32,27 @@ _FLOATS = {"bool": "?", "float16": "<f2", "float32": "<f4", "float64": "<f8", "b
 class PeerScores:
     """What `tool` wrote of R texts: `values` float (V,), text after text, of which each has those between its
     `offsets`, int64 (R+1,); by token, or one a text. A `sign` of -1: negative ones push toward the queries; None: that
-    is not noted. `corpus` and `tokenizer` are those that are noted."""
+    is not noted. `tokenizer` is the one that is noted."""
 
     tool: str
     values: np.ndarray
     offsets: np.ndarray
     by_token: bool
     sign: int | None = 1
-    corpus: str = ""
     tokenizer: str = ""
 
 
 def read_peer_scores(folder: Path) -> PeerScores:
     """The scores in a folder of bergson's or kronfluence's. An InputError: there are none, or they are damaged."""
-    store = folder / "scores" if (folder / "scores" / "scores.bin").is_file() else folder
+    remedy = "name the folder of a finished run, with bergson's scores.bin or kronfluence's pairwise_scores.safetensors"
     try:
         if (folder / "pairwise_scores.safetensors").is_file():
             return _read_kronfluence(folder / "pairwise_scores.safetensors")
-        if (store / "scores.bin").is_file() and store.suffix != ".part":  # a run that has not ended
-            return _read_bergson(store)
+        for store in (folder, folder / "scores"):
+            if (store / "scores.bin").is_file() and store.suffix != ".part":  # a run that has not ended
+                return _read_bergson(store)
     except Exception as error:  # a damaged file may raise any
         raise InputError(f"the scores in {folder} cannot be read ({error!r}); copy or make them again") from error
-    remedy = "name the folder of a finished run, with bergson's scores.bin or kronfluence's pairwise_scores.safetensors"
     if (folder / "gradients.bin").is_file():
         remedy = (
             "an index holds gradients; score a data set against it with `bergson score`, and name that run's folder"
@@ -66,29 +65,24 @@ def _read_bergson(folder: Path) -> PeerScores:
 
     info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
     kinds = [_FLOATS[kind] for kind in info["dtype"]["formats"]]  # never an object, which would be a pickle
-    layout = np.dtype(info["dtype"] | {"formats": kinds})
+    layout, by_token = np.dtype(info["dtype"] | {"formats": kinds}), bool(info["attribute_tokens"])
     stored = np.memmap(folder / "scores.bin", layout, "r", shape=(info["num_rows"],))
     columns = [stored[f"score_{number}"] for number in range(info["num_scores"])]
     if "<u2" in kinds:  # bfloat16 is the upper half of float32
         columns = [(column.astype("<u4") << 16).view("<f4") for column in columns]
-    by_token, steps = bool(info["attribute_tokens"]), dict[str, dict]()
+    steps: dict = {}
     for place in (*[folder.parent] * (folder.name == "scores"), folder):  # as `bergson magic` lays them out
         if (place / "config.yaml").is_file():
-            noted = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))["steps"]
-            steps |= {name: step or {} for entry in noted for name, step in entry.items()}
-    step = next((step for step in reversed(steps.values()) if "score_cfg" in step), {})
+            for entry in yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))["steps"]:
+                steps |= entry
+    step: dict = next((step for step in reversed(steps.values()) if "score_cfg" in (step or {})), {})
     higher, made_with = step.get("score_cfg", {}).get("higher_is_better", bool(step)), step.get("index_cfg", {})
-    data, tokens = made_with.get("data", {}), folder / "data.hf" / "dataset_info.json"
-    corpus = data.get("dataset", "")
-    if tokens.is_file() and TOKENS in json.loads(tokens.read_text(encoding="utf-8"))["features"]:
-        corpus = str(tokens.parent)
     return PeerScores(
         tool="bergson",
         values=columns[0] if len(columns) == 1 else np.mean(columns, axis=0),
         offsets=np.load(folder / "offsets.npy", allow_pickle=False) if by_token else np.arange(len(stored) + 1),
         by_token=by_token,
         sign=1 if higher else -1 if step or "magic" in steps else None,
-        corpus=corpus if not corpus or Path(corpus).exists() else f"{corpus}#{data.get('split', 'train')}",
         tokenizer=made_with.get("tokenizer") or made_with.get("model") or "",
     )
 
@@ -113,13 +107,9 @@ def open_scores(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Study, PeerScores]:
-    """Make a study of others' scores. It has no model, so nothing is trained or measured in it.
-
-    Args:
-        folder: of bergson's or kronfluence's.
-        corpus: the data set that was scored. Rows of `input_ids` are taken as they are, others cut by the tokenizer.
-        tokenizer: a folder or hub id. Where it or the corpus's path is empty, it is what bergson noted.
-        negate: whether negative scores push toward the queries; None: as is noted.
+    """Make a study of others' scores, without a model. Of the corpus, rows of `input_ids` are taken as they are, others
+    are cut by the tokenizer: a folder, a hub id, or empty for the one that bergson noted. `negate` says whether
+    negative scores push toward the queries; None: as is noted.
 
     Raises:
         InputError: something is missing or does not fit; names the row. No study is made.
@@ -127,14 +117,13 @@ def open_scores(
     """
     free_place(name, cache)
     scores = read_peer_scores(folder)
-    path, source = _absolute(corpus.path or scores.corpus), _absolute(tokenizer or scores.tokenizer)
-    if not (path and source):
-        lacking = "--tokenizer or --model" if path else "--corpus, the data set that was scored"
-        raise InputError(f"{folder} does not say what was scored; give {lacking}")
     sign = scores.sign if negate is None else -1 if negate else 1
+    if not (source := tokenizer or scores.tokenizer):
+        raise InputError(f"{folder} does not name the tokenizer of what was scored; name it with --tokenizer")
     if sign is None:
         signs = "--no-negate if high scores push toward the queries, as `bergson score` writes them, else --negate"
         raise InputError(f"{folder} does not say what the scores' sign means; give {signs}")
+    path, source = (str(Path(given).absolute()) if Path(given).exists() else given for given in (corpus.path, source))
     first = next(read_rows(path), None)
     field = TOKENS if first and has_field(first, TOKENS) else corpus.text_field
     config = StudyConfig(
@@ -186,8 +175,3 @@ def _place_scores(scores: PeerScores, study: Study, sign: int) -> None:
         where = f"{config.path}, row {min(n_rows, n_scored) + 1}"
         raise InputError(f"{where}: expected {n_scored:,} rows, got {n_rows:,}; name the data set that was scored")
     placed.flush()
-
-
-def _absolute(path: str) -> str:
-    place = Path(path).expanduser()
-    return str(place.absolute()) if path and place.exists() else path

@@ -78,13 +78,9 @@ def _imported(config: StudyConfig) -> list[Unit]:
 
 
 def reads_only(config: StudyConfig) -> bool:
-    """Whether a study has scores of others alone (`ifguide open-scores`): nothing to score with, and no queries to
-    measure a model by. Its documents are read and selected; there is no model."""
+    """Whether a study has scores of others alone (`ifguide open-scores`): no kind of its own, and no queries to measure
+    a model by. It has no model."""
     return not computed_kinds(config.scores) and not config.queries.toxic
-
-
-def _with_model(names: Callable[[StudyConfig], Iterable[str]] = lambda config: ("",)):
-    return lambda config: [] if reads_only(config) else names(config)
 
 
 def _all_scores(config: StudyConfig) -> list[Unit]:
@@ -297,7 +293,6 @@ STAGES: dict[str, Stage] = {
         reads=_units(),
         files=_query_files,
         settings=_sections("queries"),
-        names=_with_model(),
         build=f"{_BUILD}:build_queries",
         need=f"{_NEED}:need_queries",
     ),
@@ -307,7 +302,6 @@ STAGES: dict[str, Stage] = {
         reads=_units("corpus"),
         files=_model_files,
         settings=_model_settings,
-        names=_with_model(),
         batch=TRAINING,
         build=f"{_BUILD}:build_model",
         need=f"{_NEED}:need_model",
@@ -337,7 +331,6 @@ STAGES: dict[str, Stage] = {
         note="Measures how far each token pushes the model in that direction.",
         reads=_score_reads,
         settings=_sections("scores", "model", without=_MAKE_THE_MODEL),
-        names=_with_model(),
         batch=PASSES,
         build=f"{_BUILD}:build_scores",
         need=f"{_NEED}:need_scores",
@@ -379,7 +372,7 @@ STAGES: dict[str, Stage] = {
         reads=_suppress_reads,
         files=_suppress_files,
         settings=_suppress_settings,
-        names=_with_model(_model_names),
+        names=_model_names,
         folder="suppressed",
         batch=TRAINING,
         build=f"{_BUILD}:build_suppress",
@@ -391,7 +384,7 @@ STAGES: dict[str, Stage] = {
         reads=_evaluate_reads,
         files=_evaluate_files,
         settings=_evaluate_settings,
-        names=_with_model(lambda config: [BASE, *_model_names(config)]),
+        names=lambda config: [BASE, *_model_names(config)],
         version=3,
         folder="evaluations",
         batch=GENERATION,

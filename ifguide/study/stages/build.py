@@ -51,7 +51,7 @@ def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
     if skipped := corpus.summary["skipped"]:
         progress.message(f"{skipped:,} rows without text were left out")
     if not longest:  # there is no model to cut the documents for
-        longest = max(2, int(np.diff(corpus.offsets).max()) + (bos is not None))
+        longest = int(np.diff(corpus.offsets).max()) + 1 + (bos is not None)  # and the end-of-text token
     else:
         vocab_size = load_config(source, study.config.model.revision).get_text_config().vocab_size
         largest = max(int(corpus.token_ids.max()), tokenizer.eos_token_id or 0)
