@@ -57,8 +57,7 @@ def note_changes(loaded: Loaded) -> None:
 
 def need_stage(loaded: Loaded, stage: str, then: str) -> None:
     """Stop the page if a stage is missing; warn if it is out of date, and not only unfinished."""
-    if not loaded.study.units(stage):
-        st.info(sentence(f"“{plain(loaded.name)}” {NO_MODEL}"), icon=":material/info:")
+    if note_no_model(loaded, stage):
         st.stop()
     state = stage_state(loaded.study, stage)
     if state.state == "missing":
@@ -76,6 +75,13 @@ def need_stage(loaded: Loaded, stage: str, then: str) -> None:
             " Overview page.",
             icon=":material/update:",
         )
+
+
+def note_no_model(loaded: Loaded, stage: str = "model") -> bool:
+    """Whether the study has scores of others alone, and so nothing of this stage, which the reader is told."""
+    if missing := not loaded.study.units(stage):
+        st.info(f"“{plain(loaded.name)}” {NO_MODEL}.", icon=":material/info:")
+    return missing
 
 
 def warn_of_selection(loaded: Loaded) -> None:

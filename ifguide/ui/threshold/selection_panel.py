@@ -95,6 +95,8 @@ def show_bar(
             save = st.form_submit_button("Save", note, icon=":material/save:", disabled=recorded)
             if save and _save(loaded, settings, typed.strip() or usual, keep):
                 st.rerun()
+        if not loaded.study.units("suppress"):
+            return
         size, save_it = loaded.resolved(settings).n_selected, partial(_save, loaded, settings, usual, keep)
         if loaded.study.config.suppress.method != "edit":
             _ask_edit(loaded, name, size, budget, save_it)
