@@ -95,8 +95,6 @@ def show_bar(
             save = st.form_submit_button("Save", note, icon=":material/save:", disabled=recorded)
             if save and _save(loaded, settings, typed.strip() or usual, keep):
                 st.rerun()
-        if not loaded.study.units("suppress"):
-            return
         size, save_it = loaded.resolved(settings).n_selected, partial(_save, loaded, settings, usual, keep)
         if loaded.study.config.suppress.method != "edit":
             _ask_edit(loaded, name, size, budget, save_it)
@@ -174,6 +172,8 @@ def _offer(
     """A link to the measured model `made`, or a button that makes one, off with an `obstacle`; whether it was
     clicked."""
     label, link, note, icon = WAYS[method]
+    if not study.units("suppress"):
+        return False
     if made:
         query = {"study": study.name, "models": f"base,{made}"}
         st.page_link("pages/compare.py", label=link, icon=":material/compare:", query_params=query)
