@@ -1,6 +1,9 @@
 """Scores of bergson and kronfluence, opened as studies: token by token what the peer wrote, and what does not fit."""
 
 import json
+import subprocess
+import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -232,3 +235,40 @@ def test_kronfluence_s_scores_of_documents_are_positive_where_a_text_is_its_own_
         [np.full(len(ids) - 1, value) for ids, value in zip(scored.tokens, theirs.mean(0).numpy(), strict=True)],
     )
     assert theirs[0, QUERY] == theirs[0].max() > 0  # what pushes toward the query
+
+
+@pytest.fixture(scope="module")
+def bergson_run(scored):
+    """bergson's own commands on the tiny model: tokens' scores for two queries, and texts' scores."""
+    pytest.importorskip("bergson", reason="bergson is not installed; `pip install bergson==2.5.1`")
+    queries = scored.folder / "query.jsonl"
+    queries.write_text("".join(json.dumps({"text": TEXTS[number]}) + "\n" for number in (QUERY, 0)))
+    common = ["--model", "model", "--token_batch_size", str(CONTEXT), "--projection_dim", "0"]
+    against = ["--dataset", "texts.jsonl", "--query_path", "query"]
+    for command in (
+        ["build", "query", "--dataset", "query.jsonl"],
+        ["score", "tokens", *against, "--attribute_tokens", "--token_influence", "output", "--drop_columns", "false"],
+        ["score", "documents", *against],
+    ):
+        subprocess.run([sys.executable, "-m", "bergson", *command, *common], cwd=scored.folder, check=True, timeout=200)
+    return scored.folder
+
+
+@pytest.mark.parametrize("corpus", ["texts.jsonl", "tokens/data.hf"])
+def test_a_run_of_bergson_is_read_token_by_token(bergson_run, scored, tmp_path, corpus):
+    from bergson.data import load_scores
+
+    theirs = load_scores(bergson_run / "tokens")
+    rows = [theirs[start:stop].astype(float).mean(axis=1) for start, stop in pairwise(theirs.offsets)]
+    study = scored.open(bergson_run / "tokens", corpus=bergson_run / corpus, cache=tmp_path)
+    scored.expect(study, "bergson", rows)
+
+
+def test_a_run_of_bergson_is_positive_where_a_text_is_its_own_query(bergson_run, scored, tmp_path):
+    from bergson.data import load_scores
+
+    theirs = load_scores(bergson_run / "documents")[:]
+    assert theirs[:, 0].argmax() == QUERY and theirs[QUERY, 0] > 0
+    study = scored.open(bergson_run / "documents", cache=tmp_path)
+    rows = zip(scored.tokens, theirs.astype(float).mean(axis=1), strict=True)
+    scored.expect(study, "bergson", [np.full(len(ids) - 1, value) for ids, value in rows])
