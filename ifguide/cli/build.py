@@ -68,6 +68,8 @@ def _column(note: str, default: str | bool = False) -> OptionInfo:
 _CORPUS = "A .jsonl, .csv, .tsv, .parquet or .txt file, a folder, or a hub data set."
 _SPANS = "The corpus's column of known toxic character spans, which only judge the result."
 _PRESETS = "A set of settings: quick, balanced, thorough or paper; `ifguide settings --presets` describes them."
+_TOKENIZER = "Its tokenizer; without the option, the one that bergson notes."
+_NEGATE = "Whether low scores push toward the queries; without either, as is noted."
 _SET = "Any other setting, such as model.mode=scratch; give the option once for each setting."
 
 
@@ -125,16 +127,11 @@ def new(
 def open_scores(
     folder: Annotated[Path, Argument(metavar="FOLDER", help="A folder of scores that bergson or kronfluence wrote.")],
     corpus: Annotated[str, _file("The data set that was scored.", "FILE_OR_DATASET")],
-    tokenizer: Annotated[
-        str,
-        Option("--tokenizer", "--model", metavar="PATH_OR_ID", help="Its tokenizer.", show_default="as bergson notes"),
-    ] = "",
+    tokenizer: Annotated[str, Option("--tokenizer", "--model", metavar="PATH_OR_ID", help=_TOKENIZER)] = "",
     name: Annotated[str | None, Option(metavar="STUDY", help="The study's name.", show_default="the folder's")] = None,
     text_field: Annotated[str, _column("The data set's column of texts, where it has no input_ids.", "text")] = "text",
     id_field: Annotated[str, _column("The data set's column of unique ids.", "numbers")] = "",
-    negate: Annotated[
-        bool | None, Option("--negate/--no-negate", help="Low scores push toward the queries.", show_default="as noted")
-    ] = None,
+    negate: Annotated[bool | None, Option("--negate/--no-negate", help=_NEGATE)] = None,
 ) -> Answer:
     """Open scores of bergson or kronfluence, to read and select.
 
@@ -143,17 +140,12 @@ def open_scores(
     from ifguide.config.schema import CorpusConfig
     from ifguide.study import peer_scores
 
-    given = CorpusConfig(path=corpus, text_field=text_field, id_field=id_field)
-    called = name or folder.resolve().name
+    given, called = CorpusConfig(path=corpus, text_field=text_field, id_field=id_field), name or folder.resolve().name
     with follow_run() as progress:
-        study, scores = peer_scores.open_scores(called, folder, given, tokenizer, negate=negate, progress=progress)
-    counts = {"documents": study.corpus().n_documents, "tokens": study.corpus().n_tokens}
-    one = "token" if scores.by_token else "document"
-    text = (
-        f"{scores.tool}: a score a {one}, {counts['documents']:,} documents, {counts['tokens']:,} tokens; read them in"
-        f" `ifguide app`, select with `ifguide select {called}`"
-    )
-    return Answer({"study": called, "tool": scores.tool, "scored": one, **counts}, text)
+        study = peer_scores.open_scores(called, folder, given, tokenizer, negate=negate, progress=progress)
+    about, documents, tokens = study.config.description, study.corpus().n_documents, study.corpus().n_tokens
+    text = f"{about} {documents:,} documents, {tokens:,} tokens; read them in `ifguide app`"
+    return Answer({"study": called, "description": about, "documents": documents, "tokens": tokens}, text)
 
 
 def _with_absolute_paths(config: "StudyConfig", root: Path) -> "StudyConfig":

@@ -34,8 +34,8 @@ class TextReader:
         given = first and take_field(first, self.fields[0])
         self.is_tokens = self.fields == (TOKENS,) and isinstance(given, list)
         self.is_chat = not self.is_tokens and (self.fields[0] in MESSAGES or isinstance(given, list))
-        has_labels = self.is_tokens and first is not None and "labels" in first.values
-        self.is_partial = config.train_on != "all" and (self.is_chat or len(self.fields) > 1 or has_labels)
+        several = len(self.fields) > 1 or (self.is_tokens and first is not None and "labels" in first.values)
+        self.is_partial = config.train_on != "all" and (self.is_chat or several)
         """Only completions are trained on."""
         if config.train_on == "completion" and not self.is_partial:
             raise InputError(f"{config.path}: expected messages, or prompts with completions, got text; {_ALL}")

@@ -48,13 +48,13 @@ def place_tokens(tokenizer, ids: list[int]) -> tuple[str, TokenizedText]:
 
     if wrong := [id for id in ids if not 0 <= id < len(tokenizer)]:
         raise InputError(f"expected tokens from 0 to {len(tokenizer) - 1:,}, got {wrong[0]:,}; name their tokenizer")
-    stream, text, places = DecodeStream(skip_special_tokens=False), "", np.zeros((len(ids), 2), dtype=np.int32)
-    first = 0
+    stream, places = DecodeStream(skip_special_tokens=False), np.zeros((len(ids), 2), dtype=np.int32)
+    text, first = "", 0
     for stop, id in enumerate(ids, start=1):
-        piece = stream.step(tokenizer.backend_tokenizer, id) or ""
-        if stop == len(ids) and not piece:
+        piece = stream.step(tokenizer.backend_tokenizer, id)
+        if piece is None and stop == len(ids):
             piece = tokenizer.decode(ids, clean_up_tokenization_spaces=False)[len(text) :]
-        if piece or stop == len(ids):  # else a character is not complete
+        if piece is not None:  # else a character is not complete
             places[first:stop] = len(text), len(text) + len(piece)
             text, first = text + piece, stop
     return text, TokenizedText(np.array(ids, dtype=np.int32), places[:, 0], places[:, 1])

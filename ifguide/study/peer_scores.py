@@ -106,7 +106,7 @@ def open_scores(
     negate: bool | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
-) -> tuple[Study, PeerScores]:
+) -> Study:
     """Make a study of others' scores, without a model. Of the corpus, rows of `input_ids` are taken as they are, others
     are cut by the tokenizer: a folder, a hub id, or empty for the one that bergson noted. `negate` says whether
     negative scores push toward the queries; None: as is noted.
@@ -127,7 +127,7 @@ def open_scores(
     first = next(read_rows(path), None)
     field = TOKENS if first and has_field(first, TOKENS) else corpus.text_field
     config = StudyConfig(
-        description=f"Scores by {scores.tool}, opened to read and select; there is no model to train or measure.",
+        description=f"Scores of {'tokens' if scores.by_token else 'documents'} by {scores.tool}.",
         model=ModelConfig(source=source, mode="asis"),
         corpus=replace(corpus, path=path, text_field=field),
         scores=ScoresConfig(own_loss=False, probe=False, combined=False, pooling=0.0),
@@ -140,7 +140,7 @@ def open_scores(
         build(study, [Unit("corpus")], progress=progress)
         _place_scores(scores, study, sign)
         run_study(study, progress=progress)
-        return Study.open(name, draft.finish(name).parent), scores
+        return Study.open(name, draft.finish(name).parent)
     finally:
         draft.discard()
 

@@ -40,7 +40,7 @@ class Scored:
     def open(self, folder, name="opened", *, corpus=None, **options):
         corpus = CorpusConfig(path=str(self.corpus if corpus is None else corpus))
         options = {"tokenizer": str(self.folder / "model"), "cache": self.folder / "cache"} | options
-        return open_scores(name, folder, corpus, **options)[0]
+        return open_scores(name, folder, corpus, **options)
 
     def expect(self, study, kind, rows):
         """The study's scores are `rows`, of each text one number for every token but the first."""
