@@ -79,11 +79,11 @@ def _read_bergson(folder: Path) -> PeerScores:
     higher, made_with = step.get("score_cfg", {}).get("higher_is_better", bool(step)), step.get("index_cfg", {})
     return PeerScores(
         tool="bergson",
-        values=columns[0] if len(columns) == 1 else np.mean(columns, axis=0),
+        values=columns[0] if len(columns) == 1 else np.asarray(np.mean(columns, axis=0, dtype=np.float64)),
         offsets=np.load(folder / "offsets.npy", allow_pickle=False) if by_token else np.arange(len(stored) + 1),
         by_token=by_token,
         sign=1 if higher else -1 if step or "magic" in steps else None,
-        tokenizer=made_with.get("tokenizer") or made_with.get("model") or "",
+        tokenizer=str(made_with.get("tokenizer") or made_with.get("model") or ""),
     )
 
 
