@@ -115,10 +115,13 @@ if not st.session_state.get("study"):
 loaded = frame.open_page("Overview")
 with layout.guard():
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption("Training documents that teach this model to be toxic, and the model without them.", width="content")
+        about = "Training documents that teach this model to be toxic, and the model without them."
+        st.caption(about if loaded.study.units("model") else "Training documents, by others' scores.", width="content")
         loaded = ask_judge(loaded)
     states = stage_states(loaded.study)
-    fresh = {stage for stage, state in states.items() if state.state != "missing"}
+    skipped = {stage for stage in states if not loaded.study.units(stage)} - {"scores"}  # others' are read, too
+    fresh = {stage for stage, state in states.items() if state.state != "missing"} - skipped
+    layout.note_no_model(loaded)
     show_run(loaded.study, states)
     layout.warn_of_selection(loaded)
     show_result(loaded)

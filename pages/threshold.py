@@ -206,7 +206,7 @@ def show_board(view: View, audit: dict, budget: float) -> None:
         "boundary": board.boundary(corpus, index, scores, exact),
         "audit": audit,
         "kind": kind,
-        "outcome": preview_strip.outcome(),
+        "outcome": preview_strip.outcome() if loaded.study.units("model") else ["–", "no model here"],
         "dose": dose_parts(measured),
         "groups": groups_panel.board_groups(loaded, view.settings, parts["knots"])
         if not audit["open"]
@@ -220,6 +220,8 @@ def show_board(view: View, audit: dict, budget: float) -> None:
 def show_outcome(view: View) -> float:
     """What the base model answers without the selected tokens; returns how much perplexity may rise, as a share."""
     budget = view.loaded.study.config.suppress.perplexity_budget
+    if layout.note_no_model(view.loaded):
+        return budget
     with st.container(border=True, key="strip"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown("**Preview: edited, not retrained**", help=preview_strip.ABOUT, width="content")
@@ -331,7 +333,8 @@ def tune(loaded: Loaded) -> None:
             parts = dict(
                 zip(PARTS, (show_documents, show_map, show_words, show_sources, show_groups, show_saved), strict=True)
             )
-            if job_panel.refuse_recorded(loaded.study.root) and read_map(loaded.study) is None:
+            drawable = loaded.study.units("model") and not job_panel.refuse_recorded(loaded.study.root)
+            if not drawable and read_map(loaded.study) is None:
                 del parts["Map"]
             for tab, show in zip(st.tabs([*parts], key="part", bind="query-params"), parts.values(), strict=True):
                 if tab.open:

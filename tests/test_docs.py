@@ -30,7 +30,7 @@ from ifguide.study.stage_table import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FILE_ENDINGS = ("json", "jsonl", "npy", "parquet", "safetensors", "csv", "toml", "arrow", "md", "py", "txt")
+FILE_ENDINGS = ("json", "jsonl", "npy", "parquet", "safetensors", "csv", "toml", "arrow", "md", "py", "txt", "bin")
 
 
 def each_page(check):

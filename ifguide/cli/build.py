@@ -1,4 +1,4 @@
-"""`ifguide demo`, `new`, `run` and `cancel`: make and build studies, here or as a background job."""
+"""`ifguide demo`, `new`, `open-scores`, `run` and `cancel`: make and build studies, here or as a background job."""
 
 import contextlib
 import dataclasses
@@ -81,6 +81,8 @@ def _explain_best(study: "Study", progress: "Progress") -> None:
 _CORPUS = "A .jsonl, .csv, .tsv, .parquet or .txt file, a folder, or a hub data set."
 _SPANS = "The corpus's column of known toxic character spans, which only judge the result."
 _PRESETS = "A set of settings: quick, balanced, thorough or paper; `ifguide settings --presets` describes them."
+_TOKENIZER = "Its tokenizer; without the option, the one that bergson notes."
+_NEGATE = "Whether low scores push toward the queries; without either, as is noted."
 _SET = "Any other setting, such as model.mode=scratch; give the option once for each setting."
 
 
@@ -133,6 +135,30 @@ def new(
     facts, file = find_facts(study).rows(), study.root / "study.toml"
     text = f"{format_table(('', ''), facts)}\n\nwrote {file}; build it with `ifguide run {name}`"
     return Answer({"study": name, "file": str(file), "model": dict(facts)}, text)
+
+
+def open_scores(
+    folder: Annotated[Path, Argument(metavar="FOLDER", help="A folder of scores that bergson or kronfluence wrote.")],
+    corpus: Annotated[str, _file("The data set that was scored.", "FILE_OR_DATASET")],
+    tokenizer: Annotated[str, Option("--tokenizer", "--model", metavar="PATH_OR_ID", help=_TOKENIZER)] = "",
+    name: Annotated[str | None, Option(metavar="STUDY", help="The study's name.", show_default="the folder's")] = None,
+    text_field: Annotated[str, _column("The data set's column of texts, where it has no input_ids.", "text")] = "text",
+    id_field: Annotated[str, _column("The data set's column of unique ids.", "numbers")] = "",
+    negate: Annotated[bool | None, Option("--negate/--no-negate", help=_NEGATE)] = None,
+) -> Answer:
+    """Open scores of bergson or kronfluence, to read and select.
+
+    Makes a study of the data set that was scored. It has no model: select tokens in it and export them.
+    """
+    from ifguide.config.schema import CorpusConfig
+    from ifguide.study import peer_scores
+
+    given, called = CorpusConfig(path=corpus, text_field=text_field, id_field=id_field), name or folder.resolve().name
+    with follow_run() as progress:
+        study = peer_scores.open_scores(called, folder, given, tokenizer, negate=negate, progress=progress)
+    about, documents, tokens = study.config.description, study.corpus().n_documents, study.corpus().n_tokens
+    text = f"{about} {documents:,} documents, {tokens:,} tokens; read them in `ifguide app`"
+    return Answer({"study": called, "description": about, "documents": documents, "tokens": tokens}, text)
 
 
 def _with_absolute_paths(config: "StudyConfig", root: Path) -> "StudyConfig":
@@ -195,7 +221,7 @@ def run(
         from ifguide.study.pipeline import run_study
 
         run_study(study, until=until, force=force, progress=progress, unchecked=no_fit_check)
-        if not until and not launched_together():
+        if not until and not launched_together() and study.units("scores"):
             _explain_best(study, progress)
     return status(name)
 
@@ -303,4 +329,4 @@ def cancel(
     return Answer({"study": name, "job": job and job.id, "state": state}, "\n".join(lines))
 
 
-COMMANDS = (demo, rows, new, plan, run, score, cancel)
+COMMANDS = (demo, rows, new, open_scores, plan, run, score, cancel)

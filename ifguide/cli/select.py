@@ -92,10 +92,10 @@ def select(
     part = settings["n_selected"] / max(settings["n_valid"], 1)
     matched, file = settings.get("matched"), scores or mask
     counts = "{rows:,} rows match {documents:,} documents and {tokens:,} tokens".format(**matched) if matched else ""
+    use = "train without them with `ifguide suppress" if study.units("suppress") else "`ifguide export --what mask"
     text = f"{file}: {counts}\n" * bool(counts) + (
         f"selection {saved.name}: {settings['n_selected']:,} tokens ({part:.2%}) in {settings['n_documents_hit']:,}"
-        f" documents, threshold {settings['threshold']:.4g}; train without them with `ifguide suppress {name}"
-        f" --selection {saved.name}`"
+        f" documents, threshold {settings['threshold']:.4g}; {use} {name} --selection {saved.name}`"
     )
     if budget:
         text += f"\nas {best.model}, measured: {best.tp.value:.1%} of prompts have a toxic answer"

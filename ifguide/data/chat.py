@@ -8,15 +8,20 @@ import numpy as np
 from ifguide.config.schema import CorpusConfig
 from ifguide.data.readers import Row, check_text, has_field, read_rows, take_field
 from ifguide.data.stretches import find_edges
+from ifguide.data.tokenizing import TokenizedText, place_tokens
 from ifguide.errors import InputError
 
 MESSAGES = ("messages", "conversations")
 """Columns of conversations, looked for where there is no text."""
+TOKENS = "input_ids"
+"""Column of texts that are tokens already, with `labels` and `attention_mask` beside it, as trainers have them."""
 _ROLES = {"human": "user", "gpt": "assistant"}
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _PLACE = re.compile(r"<<turn (\d+)>>")
 """Stands for a message's words where a template is asked for the place that it gives them."""
 _ALL = "set corpus.train_on to 'all'"
+TextParts = tuple[str, list[int], list[tuple[int, str]], TokenizedText | None]
+"""What `TextReader.read` gives."""
 
 
 class TextReader:
@@ -27,8 +32,10 @@ class TextReader:
         first = next(read_rows(config.path, text_field=config.text_field, text_unit=config.text_unit), None)
         self.fields = _find_fields(first, config) if first else (config.text_field,)
         given = first and take_field(first, self.fields[0])
-        self.is_chat = self.fields[0] in MESSAGES or isinstance(given, list)
-        self.is_partial = config.train_on != "all" and (self.is_chat or len(self.fields) > 1)
+        self.is_tokens = self.fields == (TOKENS,) and isinstance(given, list)
+        self.is_chat = not self.is_tokens and (self.fields[0] in MESSAGES or isinstance(given, list))
+        several = len(self.fields) > 1 or (self.is_tokens and first is not None and "labels" in first.values)
+        self.is_partial = config.train_on != "all" and (self.is_chat or several)
         """Only completions are trained on."""
         if config.train_on == "completion" and not self.is_partial:
             raise InputError(f"{config.path}: expected messages, or prompts with completions, got text; {_ALL}")
@@ -41,17 +48,30 @@ class TextReader:
             ids = tokenizer("a")["input_ids"]  # a token that comes before each document anyway is left out
             self._lead = tokenizer.bos_token if len(ids) > 1 and ids[0] == tokenizer.bos_token_id else ""
 
-    def read(self, row: Row) -> tuple[str, list[int], list[tuple[int, str]]]:
+    def read(self, row: Row) -> TextParts:
         """A row's text, empty when there is nothing to train on; the edges of what is trained on, in characters, where
-        that is not all (see `ifguide.data.stretches`); and for a chat, where the words of each turn begin, and its
-        role."""
+        that is not all (see `ifguide.data.stretches`); for a chat, where the words of each turn begin, and its role;
+        and its tokens, if the row has them."""
+        if self.is_tokens:
+            return self._read_tokens(row)
         if self.is_chat:
             chat = [_read_messages(row, field) for field in self.fields]
             text, edges, turns = self._render(chat, row.where) if chat[-1] else ("", [], [])
-            return check_text(text, row.where, self.fields[0]), edges, turns
+            return check_text(text, row.where, self.fields[0]), edges, turns, None
         parts = [check_text(take_field(row, field), row.where, field) for field in self.fields]
         text = "".join(parts) if parts[-1].strip() else ""
-        return text, [len(parts[0]), len(text)] if text and self.is_partial else [], []
+        return text, [len(parts[0]), len(text)] if text and self.is_partial else [], [], None
+
+    def _read_tokens(self, row: Row) -> TextParts:
+        try:
+            ids, kept = np.array(take_field(row, TOKENS), dtype=np.int64), unpadded(row)
+            labels = np.array(row.values.get("labels") or ids, dtype=np.int64)[kept]
+            text, tokens = place_tokens(self._tokenizer, ids[kept].tolist())
+        except (TypeError, ValueError, IndexError, InputError) as error:
+            raise InputError(f"{row.where}: {TOKENS!r} are no tokens of this tokenizer: {error}") from error
+        stretches = find_edges(labels != -100).reshape(-1, 2) if self.is_partial else ()
+        edges = [int(place) for a, b in stretches for place in (tokens.char_start[a], tokens.char_end[b - 1])]
+        return check_text(text, row.where, TOKENS), edges, [], tokens
 
     def _render(self, parts: list[list[dict]], where: str) -> tuple[str, list[int], list[tuple[int, str]]]:
         """What `read` gives. Trained on is what the template marks with `{% generation %}`, or without marks, or after
@@ -110,6 +130,12 @@ class TextReader:
         except Exception as error:  # a template may raise anything
             remedy = "correct or remove the row"
             raise InputError(f"{where}: the chat template refuses the messages ({error}); {remedy}") from error
+
+
+def unpadded(row: Row) -> np.ndarray:
+    """int64 (n,): the places of a row of tokens that are no padding."""
+    mask = row.values.get("attention_mask")
+    return np.arange(len(take_field(row, TOKENS))) if mask is None else np.flatnonzero(mask)
 
 
 def _find_fields(row: Row, config: CorpusConfig) -> tuple[str, ...]:

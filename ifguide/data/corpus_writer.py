@@ -16,7 +16,7 @@ from ifguide.data.joining import Chunk, join_documents
 from ifguide.data.readers import Row, check_text, count_rows, read_rows, take_field
 from ifguide.data.spans import mark_tokens, parse_spans
 from ifguide.data.stretches import find_edges, overlap
-from ifguide.data.tokenizing import tokenize
+from ifguide.data.tokenizing import TokenizedText, tokenize
 from ifguide.errors import InputError
 from ifguide.storage.artifacts import ArrayWriter, write_json
 
@@ -33,6 +33,7 @@ class _Document(NamedTuple):
     spans: tuple[tuple[int, int], ...]
     turns: list[tuple[int, str]]
     where: str
+    tokens: TokenizedText | None
 
 
 def build_corpus(
@@ -57,7 +58,8 @@ def build_corpus(
             nonlocal kept
             documents = reading.documents()
             while batch := _take_batch(documents, config.max_documents - kept if config.max_documents else None):
-                for document, tokens in zip(batch, tokenize(tokenizer, [d.text for d in batch]), strict=True):
+                cut = iter(tokenize(tokenizer, [d.text for d in batch if d.tokens is None]))
+                for document, tokens in ((d, d.tokens or next(cut)) for d in batch):
                     if len(tokens.token_ids):
                         kept += 1
                         yield document, Chunk(document.text, tokens, document.spans, document.source)
@@ -122,17 +124,18 @@ class _Reading:
 
     def documents(self) -> Iterator[_Document]:
         config, fields = self._config, self.texts.fields
-        columns = [*filter(None, (*fields, config.id_field, config.source_field, config.spans_field))]
+        beside = ("labels", "attention_mask") if self.texts.is_tokens else ()
+        columns = [*filter(None, (*fields, *beside, config.id_field, config.source_field, config.spans_field))]
         for row in read_rows(config.path, text_field=config.text_field, text_unit=config.text_unit, columns=columns):
             self.n_rows += 1
-            text, trained, turns = self.texts.read(row)
+            text, trained, turns, tokens = self.texts.read(row)
             if not text.strip():
                 self.skip(row.where, f"no text in {fields[-1]!r}")
                 continue
             marked = take_field(row, config.spans_field) if config.spans_field else None
             spans = parse_spans(marked, len(text), row.where, config.spans_field)
             source = _label(row, config.source_field) if config.source_field else ""
-            yield _Document(self._id(row), source or row.stem, text, trained, spans, turns, row.where)
+            yield _Document(self._id(row), source or row.stem, text, trained, spans, turns, row.where, tokens)
 
     def _id(self, row: Row) -> str:
         value = document_id(row, self._config.id_field)

@@ -41,6 +41,25 @@ def tokenize(tokenizer, texts: list[str]) -> list[TokenizedText]:
     return tokenized
 
 
+def place_tokens(tokenizer, ids: list[int]) -> tuple[str, TokenizedText]:
+    """The text of tokens that are given as numbers, and their places in it; those that share a character have its
+    place. An InputError: a number that the tokenizer does not have."""
+    from tokenizers.decoders import DecodeStream
+
+    if wrong := [id for id in ids if not 0 <= id < len(tokenizer)]:
+        raise InputError(f"expected tokens from 0 to {len(tokenizer) - 1:,}, got {wrong[0]:,}; name their tokenizer")
+    stream, places = DecodeStream(skip_special_tokens=False), np.zeros((len(ids), 2), dtype=np.int32)
+    text, first = "", 0
+    for stop, id in enumerate(ids, start=1):
+        piece = stream.step(tokenizer.backend_tokenizer, id)
+        if piece is None and stop == len(ids):
+            piece = tokenizer.decode(ids, clean_up_tokenization_spaces=False)[len(text) :]
+        if piece is not None:  # else a character is not complete
+            places[first:stop] = len(text), len(text) + len(piece)
+            text, first = text + piece, stop
+    return text, TokenizedText(np.array(ids, dtype=np.int32), places[:, 0], places[:, 1])
+
+
 def cut_pieces(text: str, char_end: np.ndarray) -> list[str]:
     """Cut a text into one piece a token; joined, the pieces are the text for any tokenizer.
 

@@ -11,10 +11,16 @@ from pathlib import Path
 
 from ifguide.config.names import check_name, is_name
 from ifguide.config.schema import QueriesConfig, StudyConfig
-from ifguide.errors import ConfigError
+from ifguide.errors import ConfigError, StaleError
 from ifguide.storage.fingerprints import Fingerprints
 from ifguide.study.lineage import Unit
-from ifguide.study.stage_table import STAGES, describe_stage
+from ifguide.study.stage_table import STAGES, describe_stage, reads_only
+
+NO_MODEL = (
+    "has scores that another program computed, and no model: read, select and export its documents here; to train or"
+    " measure, make a study with `ifguide new`"
+)
+"""What is said of a study of others' scores where a model is needed."""
 
 
 def cache_dir(given: Path | None = None) -> Path:
@@ -95,7 +101,16 @@ class StudyFolder:
         """The artefacts that a full run of a stage makes."""
         if stage not in STAGES:
             raise ConfigError(f"unknown stage {stage!r}; stages: {', '.join(STAGES)}")
-        return [Unit(stage, name) for name in STAGES[stage].names(self.config)]
+        names = [] if self._lacks(stage) else STAGES[stage].names(self.config)
+        return [Unit(stage, name) for name in names]
+
+    def _lacks(self, stage: str) -> bool:
+        return reads_only(self.config) and (stage == "queries" or bool(describe_stage(stage).batch))  # runs the model
+
+    def require_model(self, unit: Unit) -> None:
+        """A StaleError for an artefact of a model, in a study without one."""
+        if self._lacks(unit.stage):
+            raise StaleError(f"{self.name!r} {NO_MODEL}")
 
     @property
     def has_spans(self) -> bool:

@@ -79,6 +79,7 @@ class Freshness:
         """The hash that an artefact's readers name as their input. A StaleError: it is not there."""
         manifest = self.manifest(unit)
         if manifest is None:
+            self._study.require_model(unit)
             raise StaleError(f"{unit} is missing; build it with `ifguide run {self._study.name}`")
         return artifacts.digest_of(manifest)
 
@@ -163,6 +164,7 @@ class Freshness:
         """A StaleError unless an artefact is fresh; it names the command that builds it, a run where none is given."""
         state = self.state(unit)
         if state.state != "fresh":
+            self._study.require_model(unit)
             command = command or f"run {self._study.name}"
             raise StaleError(f"{unit} is {state.state} ({state.reason}); build it with `ifguide {command}`")
 

@@ -29,7 +29,7 @@ from ifguide.study.lineage import Unit, can_be_made_again
 from ifguide.study.planning.plan import check_fit
 from ifguide.study.planning.sizing import check_inputs, fit_to_data, smaller_batch
 from ifguide.study.reading import Study
-from ifguide.study.stage_table import GENERATION, STAGES, TRAINING, describe_stage, read_units
+from ifguide.study.stage_table import GENERATION, STAGES, TRAINING, describe_stage, read_units, reads_only
 from ifguide.study.variants import RESERVED, check_variants
 
 
@@ -151,7 +151,7 @@ def import_scores(study: Study, name: str, path: Path, *, progress: Progress | N
     if name in taken and name not in study.config.imported:
         raise ConfigError(f"the name {name!r} is taken; give the file another name")
     units = [Unit("baseline", name)]
-    if unit_state(study, Unit("scores")).state == "fresh":
+    if reads_only(study.config) or unit_state(study, Unit("scores")).state == "fresh":
         units += [Unit("index"), Unit("documents")]
     return _build_changed(study, "imported", name, ImportedConfig(path=str(path.resolve())), units, progress)
 
@@ -248,7 +248,8 @@ def _is_due(study: Study, unit: Unit, freshness: Freshness, forced: bool) -> boo
 
 
 def _check_can_build(study: Study, unit: Unit, freshness: Freshness) -> None:
-    """Refuse to build a user's own selection, which study.toml does not describe."""
+    """Refuse to build a user's own selection, which study.toml does not describe, and a model where there is none."""
+    study.require_model(unit)
     if unit.stage == "selection" and not can_be_made_again(study.config, unit.name):
         state = freshness.state(unit)
         saved = ", ".join(study.selection_names()) or "none yet"

@@ -86,6 +86,7 @@ class Study(StudyFolder):
     def _need(self, unit: Unit) -> Path:
         folder = self.folder(unit)
         if not (folder / artifacts.MANIFEST).is_file():
+            self.require_model(unit)
             until = f" --until {unit.stage}" if unit.stage in STAGES else ""
             raise StaleError(f"study {self.name!r} has no {unit} yet; build it with `ifguide run {self.name}{until}`")
         return folder

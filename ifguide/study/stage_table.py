@@ -6,7 +6,7 @@ A new stage is a file with its two functions, `build` and `need`, and one row.
 
 from collections.abc import Callable, Iterable
 
-from ifguide.config.attributions import KINDS, attributions, needs_direction
+from ifguide.config.attributions import KINDS, attributions, computed_kinds, needs_direction
 from ifguide.config.io import config_to_dict
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.config.schema import StudyConfig, VariantConfig
@@ -75,6 +75,16 @@ _OF_KINDS = {*(f"scores.{kind}" for kind in KINDS), "scores.probe_method"}
 
 def _imported(config: StudyConfig) -> list[Unit]:
     return [Unit("baseline", kind) for kind in config.imported]
+
+
+def reads_only(config: StudyConfig) -> bool:
+    """Whether a study has scores of others alone (`ifguide open-scores`): no kind of its own, and no queries to measure
+    a model by. It has no model."""
+    return not computed_kinds(config.scores) and not config.queries.toxic
+
+
+def _all_scores(config: StudyConfig) -> list[Unit]:
+    return [*([] if reads_only(config) else [Unit("scores")]), *_imported(config)]
 
 
 def _trained_names(config: StudyConfig) -> list[str]:
@@ -160,7 +170,7 @@ def _selection_settings(config: StudyConfig, name: str) -> dict:
 
 
 def _document_reads(config: StudyConfig, name: str) -> list[Unit]:
-    return [Unit("corpus"), *([Unit("selection", name)] if name else [Unit("scores"), *_imported(config)])]
+    return [Unit("corpus"), *([Unit("selection", name)] if name else _all_scores(config))]
 
 
 def _suppress_reads(config: StudyConfig, name: str) -> list[Unit]:
@@ -328,7 +338,7 @@ STAGES: dict[str, Stage] = {
     "index": Stage(
         title="Sort the scores",
         note="Prepares the scores for the threshold page.",
-        reads=lambda config, name: [Unit("corpus"), Unit("scores"), *_imported(config)],
+        reads=lambda config, name: [Unit("corpus"), *_all_scores(config)],
         settings=_sections(),
         version=INDEX_VERSION,
         build=f"{_BUILD}:build_index",

@@ -11,6 +11,7 @@ import streamlit as st
 from ifguide.errors import IFGuideError
 from ifguide.runtime.jobs import active_job
 from ifguide.storage import artifacts
+from ifguide.study.folder import NO_MODEL
 from ifguide.study.freshness import NOT_BUILT, StageState, stage_state
 from ifguide.study.lineage import Unit
 from ifguide.study.stages.select import selection_warning
@@ -56,6 +57,8 @@ def note_changes(loaded: Loaded) -> None:
 
 def need_stage(loaded: Loaded, stage: str, then: str) -> None:
     """Stop the page if a stage is missing; warn if it is out of date, and not only unfinished."""
+    if note_no_model(loaded, stage):
+        st.stop()
     state = stage_state(loaded.study, stage)
     if state.state == "missing":
         running = active_job(loaded.study.root) is not None
@@ -72,6 +75,13 @@ def need_stage(loaded: Loaded, stage: str, then: str) -> None:
             " Overview page.",
             icon=":material/update:",
         )
+
+
+def note_no_model(loaded: Loaded, stage: str = "model") -> bool:
+    """Whether the study has scores of others alone, and so nothing of this stage, which the reader is told."""
+    if missing := not loaded.study.units(stage):
+        st.info(f"“{plain(loaded.name)}” {NO_MODEL}.", icon=":material/info:")
+    return missing
 
 
 def warn_of_selection(loaded: Loaded) -> None:

@@ -1,10 +1,11 @@
 """The app's server: `python -m ifguide.ui.server [options of streamlit run]`.
 
-It is `streamlit run app.py` with three differences. It answers to its own names alone: Streamlit refuses others only
+It is `streamlit run app.py` with four differences. It answers to its own names alone: Streamlit refuses others only
 for the open connection. What pages need is imported while the first browser still fetches Streamlit's front end. And
 the server sends everything at once: asyncio turns off Nagle's algorithm only for sockets that were created with a named
 protocol. Streamlit's socket is not, so the second half of every answer would wait some 40 ms until the browser confirms
-the first (https://github.com/Kludex/uvicorn/issues/3149)."""
+the first (https://github.com/Kludex/uvicorn/issues/3149). And app.py runs the first page too: run by itself, because of
+the folder `pages`, the page would lose what was typed, for the same input has another identity in its next run."""
 
 import contextlib
 import gc
@@ -95,9 +96,11 @@ def prepare() -> None:
 def main(options: list[str]) -> NoReturn:
     """Serve the app until it is stopped; `options` are those of `streamlit run`."""
     threading.Thread(target=prepare, daemon=True).start()
+    from streamlit.runtime.pages_manager import PagesManager
     from streamlit.web import cli
     from streamlit.web.server.starlette import starlette_server
 
+    PagesManager.uses_pages_directory = False
     make = starlette_server.create_starlette_app
     starlette_server.create_starlette_app = lambda runtime: only_own_names(make(runtime))
     sys.exit(cli.main(["run", str(app_folder() / "app.py"), *options], prog_name="streamlit"))

@@ -19,7 +19,8 @@ from ifguide.study.pipeline import run_study
 from ifguide.study.reading import Study
 from tests import warm
 from tests.evaluation.test_judges import write_labelled
-from tests.tiny_study import save_tiny_model, tiny_config, write_tiny_inputs
+from tests.study.test_peer_scores import write_bergson
+from tests.tiny_study import DOCUMENTS, save_tiny_model, tiny_config, write_tiny_inputs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "scripts.md"
 SPEAKING_OTHERWISE = {"app", "completions", "mcp"}
@@ -79,6 +80,8 @@ def test_answers_have_the_promised_keys(ask, cache, tmp_path):
     inputs, keys = cache / "inputs", promised()
     given = [f"--{kind}={inputs / f'{kind}.jsonl'}" for kind in ("toxic", "safe")]
     rows = write_labelled(tmp_path / "rows.jsonl")
+    theirs = write_bergson(tmp_path / "theirs", [[[n]] for n in range(len(DOCUMENTS))], by_token=False)
+    given_corpus = ["--corpus", inputs / "corpus.jsonl"]
     asked = {
         "run": ["tiny"],
         "status": ["tiny"],
@@ -90,6 +93,7 @@ def test_answers_have_the_promised_keys(ask, cache, tmp_path):
         "compare": ["tiny", "--with", "masked"],
         "rows": [inputs / "corpus.jsonl"],
         "new": ["other", "--model", inputs / "model", "--corpus", inputs / "corpus.jsonl", *given],
+        "open-scores": [theirs, *given_corpus, "--tokenizer", inputs / "model", "--name", "theirs"],
         "plan": ["tiny"],
         "score": ["tiny", "--task", 0, "--tasks", 2],
         "settings": ["suppress"],

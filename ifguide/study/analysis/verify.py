@@ -266,6 +266,8 @@ def _draw(study: Study, parts: list[Part], share: float, seed: int) -> tuple[np.
     none = np.array([], dtype=np.int64)
     if not share:
         return none, "not asked for"
+    if not study.units("scores"):
+        return none, "there is no model here"
     state = {part.artefact: part.state for part in parts}
     for stage in READ_BY_SCORES:
         if state.get(stage, "whole") != "whole":  # scores without influence have no factors and no direction

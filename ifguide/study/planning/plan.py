@@ -13,6 +13,7 @@ from ifguide.storage.durations import format_seconds
 from ifguide.storage.peak_memory import free_memory
 from ifguide.study import on_demand
 from ifguide.study.freshness import settings_of
+from ifguide.study.lineage import Unit
 from ifguide.study.planning.measure import Measured, Need
 from ifguide.study.planning.model_facts import find_facts
 from ifguide.study.planning.sizing import smaller_batch
@@ -41,6 +42,7 @@ def make_plan(study: Study) -> dict:
     """Measure, and keep the plan with the study: {"stages": {stage: the fields of `Need`}, "free": bytes of `host`,
     `device` and `disk`, "problems": [text, ...], "remedies": {setting: value}, "partitions": parts that the layers are
     fitted in, "prompts_warning": text}."""
+    study.require_model(Unit("model"))
     measured = Measured(study)
     needs, partitions = measure_needs(measured), measured.partitions
     free = free_memory(study.root)

@@ -30,7 +30,7 @@ from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import library_versions, replacing, write_json
 from ifguide.study.analysis.document_map import STATES, read_map
 from ifguide.study.freshness import require_fresh
-from ifguide.study.lineage import Unit, can_be_made_again
+from ifguide.study.lineage import Unit, can_be_made_again, scores_unit
 from ifguide.study.reading import Study
 from ifguide.study.sharing.inspect_logs import write_logs
 from ifguide.study.sharing.trainer_files import WEIGHT_COLUMNS, weight_blocks, write_megatron, write_olmo
@@ -262,7 +262,7 @@ def _write_dataset(blocks, what: str, schema: pa.Schema, folder: Path, made_from
 
 def _require_fresh(study: Study, selection: str) -> None:
     run = f"run {study.name} --until selection"
-    for unit in (Unit("corpus"), Unit("scores")):
+    for unit in (Unit("corpus"), scores_unit(study.config, study.config.selection.attribution)):
         require_fresh(study, unit, run)
     if selection not in study.selection_names():
         existing, select = ", ".join(study.selection_names()) or "none yet", "make one with `ifguide select`"

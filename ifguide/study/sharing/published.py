@@ -28,7 +28,7 @@ from ifguide.errors import InputError, system_reason
 from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import read_table
 from ifguide.study.freshness import require_fresh, unit_digest
-from ifguide.study.lineage import Unit
+from ifguide.study.lineage import Unit, scores_unit
 from ifguide.study.reading import Study
 from ifguide.study.sharing.export import export_study, score_columns
 from ifguide.study.sharing.packed import MOST_BYTES, hide_places, local_places, pack_study, unpack_study
@@ -85,7 +85,8 @@ def push_study(
         expected = "the corpus's licence, for its text goes along, as the Hub writes it, such as cc-by-4.0 or other"
         raise InputError(f"--licence: expected {expected}; got {licence or 'none'!r}")
     chosen, models = study.selection(selection), study.evaluation_names()
-    units = [Unit("corpus"), Unit("scores"), *(Unit("selection", name) for name in study.selection_names())]
+    usual = scores_unit(study.config, study.config.selection.attribution)
+    units = [Unit("corpus"), usual, *(Unit("selection", name) for name in study.selection_names())]
     units += [*(Unit("evaluate", name) for name in models), *([Unit("suppress", selection)] if model_repo else [])]
     if model_repo and (problem := missing_weights(study, selection)):
         raise InputError(f"push: {problem}")

@@ -17,6 +17,7 @@ import numpy as np
 from ifguide.config.attributions import computed_kinds
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.data.by_document import sum_by_document
+from ifguide.data.chat import TOKENS
 from ifguide.data.corpus_writer import build_corpus as tokenise_corpus
 from ifguide.data.packing import DroppedRows
 from ifguide.data.queries import read_sets
@@ -31,6 +32,7 @@ from ifguide.storage.work import open_work
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
+from ifguide.study.stage_table import reads_only
 from ifguide.study.stages import checkpoints
 from ifguide.study.stages.checkpoints import cut_training_rows, load_checkpoint, start_model
 from ifguide.study.stages.editing import build_edit
@@ -42,18 +44,20 @@ from ifguide.study.variants import PREFERENCE, recipe
 def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> None:
     """Text -> tokens that know their document and their characters."""
     source, tokenizer = study.resolve(study.config.model.source), checkpoints.study_tokenizer(study)
-    longest, bos = study.max_length(), bos_context(tokenizer)
+    bos = None if study.config.corpus.text_field == TOKENS else bos_context(tokenizer)  # such rows have their own
+    longest = 0 if reads_only(study.config) else study.max_length()
     report, chunk_length = report_part(progress, "documents"), longest - (bos is not None)
     corpus = tokenise_corpus(study.resolved("corpus"), tokenizer, folder, report, chunk_length=chunk_length)
     if skipped := corpus.summary["skipped"]:
         progress.message(f"{skipped:,} rows without text were left out")
-    vocab_size = load_config(source, study.config.model.revision).get_text_config().vocab_size
+    known = load_config(source, study.config.model.revision).get_text_config().vocab_size if longest else len(tokenizer)
     largest = max(int(corpus.token_ids.max()), tokenizer.eos_token_id or 0)
-    if largest >= vocab_size:
+    if largest >= known:
         raise InputError(
             f"the tokenizer in {source!r} gives the token {largest:,}, but the model beside it knows only 0 to"
-            f" {vocab_size - 1:,}; use the model's own tokenizer"
+            f" {known - 1:,}; use the model's own tokenizer"
         )
+    longest = longest or int(np.diff(corpus.offsets).max()) + 2  # without a model, whole documents, with bos and eos
     (folder / "layout.json").write_text(json.dumps({"max_length": longest, "bos": bos}), encoding="utf-8")
 
 

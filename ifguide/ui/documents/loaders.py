@@ -13,7 +13,7 @@ from ifguide.config.names import BASE, DEFAULT
 from ifguide.errors import IFGuideError, StaleError
 from ifguide.selection.verdicts import VerdictLog
 from ifguide.study.freshness import find_change, unit_state
-from ifguide.study.lineage import Unit
+from ifguide.study.lineage import scores_unit
 from ifguide.study.stages.document_table import CORPUS
 from ifguide.study.stages.select import select_default
 from ifguide.ui import job_panel, veil
@@ -45,7 +45,8 @@ def need_table(loaded: Loaded, *, was: str = "not listed yet") -> None:
 
 def need_selection(loaded: Loaded) -> None:
     """If there are scores and no selection yet, and the corpus is not large, make the default one."""
-    due = not loaded.study.selection_names() and unit_state(loaded.study, Unit("scores")).state == "fresh"
+    usual = scores_unit(loaded.study.config, loaded.study.config.selection.attribution)
+    due = not loaded.study.selection_names() and unit_state(loaded.study, usual).state == "fresh"
     if due and loaded.corpus().n_tokens <= TOKENS_WRITTEN_HERE:
         select_default(loaded.study)
         st.rerun()

@@ -24,6 +24,8 @@ SHOWN = 5
 def show_why(loaded: Loaded, store: DocumentStore, document: str, span: list[int] | None) -> None:
     """The panel about a document, or about its marked tokens: open if there is an answer."""
     title = "Why these tokens?" if span else "Why this document?"
+    if layout.note_no_model(loaded):
+        return
     explained = needs_direction(loaded.study.config.scores)
     with layout.guard(go_on=True):
         answer = explained and read_result(explain.document_path(loaded.study, document, *(span or (None, None))))

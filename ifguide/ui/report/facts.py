@@ -112,6 +112,7 @@ def collect_facts(study: Study, selection: str) -> ReportFacts:
     or damaged."""
     names = study.evaluation_names()
     if not names:
+        study.require_model(Unit("evaluate"))
         remedy = f"measure them with `ifguide run {study.name}`"
         raise InputError(f"report: expected evaluated models in {study.name!r}, got none; {remedy}")
     samples = {name: study.samples(name) for name in names}

@@ -24,6 +24,8 @@ def what_was_done(study: Study, built: set[str], selection: str = DEFAULT) -> li
     sentences = [
         f"The question is which training tokens make the model {model} toxic. {_MODES[config.model.mode]} {text}."
     ]
+    if not study.units("model"):
+        sentences = [f"Another program scored the tokens of {text}."]
     if {"queries", "model", "scores"} <= built:
         toxic, safe = (count(len(study.queries(kind))) for kind in ("toxic", "safe"))
         direction = (

@@ -172,6 +172,8 @@ def _offer(
     """A link to the measured model `made`, or a button that makes one, off with an `obstacle`; whether it was
     clicked."""
     label, link, note, icon = WAYS[method]
+    if not study.units("suppress"):
+        return False
     if made:
         query = {"study": study.name, "models": f"base,{made}"}
         st.page_link("pages/compare.py", label=link, icon=":material/compare:", query_params=query)
