@@ -4,8 +4,13 @@ import http.client
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
+import pytest
+from streamlit.runtime.pages_manager import PagesManager
+from streamlit.web import cli
+from streamlit.web.server.starlette import starlette_server
 
 from ifguide.ui import server
 from tests.browser.running_app import serve_app
@@ -92,6 +97,18 @@ def test_the_server_listens_on_this_machine_only(address):
     connections = psutil.Process(address.process.pid).net_connections("inet")
     listening = {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
     assert listening and listening <= {"127.0.0.1", "::1"}
+
+
+def test_app_py_runs_the_first_page_of_a_new_server(monkeypatch):
+    """Run by itself, because of the folder `pages`, it would lose what its reader types."""
+    monkeypatch.setattr(PagesManager, "uses_pages_directory", None)
+    monkeypatch.setattr(starlette_server, "create_starlette_app", starlette_server.create_starlette_app)
+    monkeypatch.setattr(server, "prepare", lambda: None)
+    monkeypatch.setattr(cli, "main", lambda command, prog_name: command[1])
+    with pytest.raises(SystemExit) as ended:
+        server.main([])
+    first = PagesManager(ended.value.code).get_initial_active_script("")
+    assert first and Path(first["script_path"]).name == "app.py" and not PagesManager.uses_pages_directory
 
 
 def test_what_is_sent_waits_for_no_confirmation():
