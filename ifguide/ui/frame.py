@@ -154,7 +154,7 @@ def _pick_study() -> bool:
     st.session_state["study"] = name  # always, or the browser would go on showing the state the study had
     note = "A study is one corpus, one model, and everything computed from them."
     titles = {name: f"{name} · {STATES[state_of(name)][0]}" for name in names}
-    chosen = st.selectbox("Study", names, 0, titles.__getitem__, "study", note, label_visibility="collapsed", width=150)
+    chosen = st.selectbox("Study", names, 0, titles.__getitem__, "study", note, label_visibility="collapsed", width=185)
     if st.query_params or chosen != _first_study(names):  # an address without choices stays as it is
         st.query_params["study"] = chosen
     return True
