@@ -30,6 +30,7 @@ def study_status(study: "Study", *, start: bool = True) -> dict:
     model, facts of the model, warnings, and the last job. A waiting job is started if its turn has come, unless
     `start` is False."""
     from ifguide.runtime.jobs import start_waiting, waiting_jobs
+    from ifguide.study.analysis.comparison import read_metrics
     from ifguide.study.analysis.judges import describe_disagreement
     from ifguide.study.analysis.reliability import describe_reliability, read_reliability
     from ifguide.study.freshness import stage_states
@@ -47,10 +48,11 @@ def study_status(study: "Study", *, start: bool = True) -> dict:
         stages[name]["reason"] = "skipped: with these settings, nothing needs it"
     for name, need in (known_plan(study) or {"stages": {}})["stages"].items():
         stages[name] |= {"planned_seconds": need["seconds"], "planned_peak": need["device"] or need["host"]}
+    metrics = read_metrics(study, evaluated := study.evaluation_names())
     return {
         "study": study.name,
         "stages": stages,
-        "metrics": study.headline(),
+        "metrics": {shown: metrics.get(name, {}) for shown, name in zip(study.headline(), evaluated, strict=True)},
         "reliability": describe_reliability(read_reliability(study), study.config.selection.attribution),
         "model": dict(facts.rows()) if facts else {},
         "selection_warning": selection_warning(study),
@@ -92,6 +94,8 @@ def format_status(status: dict) -> str:
             for model, values in models.items()
         ]
         parts.append(format_table(("model", *(key.replace("_", " ") for key in keys)), rows))
+        if edited := ", ".join(model for model, values in models.items() if values.get("perplexity_note")):
+            parts.append(f"edited, not retrained; perplexity from half of the held-out text: {edited}")
         warnings = {model: values.get("fluency_warning") for model, values in models.items()}
         parts.append("\n".join(f"warning, {model}: {warning}" for model, warning in warnings.items() if warning))
     parts.append(status["reliability"])

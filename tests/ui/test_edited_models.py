@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ifguide.cli.status import format_status, study_status
 from ifguide.study.analysis.comparison import read_metrics
 from ifguide.study.pipeline import edit_model
 from ifguide.study.variants import edit_recipe, is_edit
@@ -32,6 +33,8 @@ def test_perplexity_is_the_base_models_times_the_rise_on_the_half_that_both_read
     rise = 2.718281828459045 ** ((cut["nats"].sum() - base["nats"].sum()) / base["n_tokens"].sum())
     assert metrics["cut"]["perplexity"] == pytest.approx(metrics["base"]["perplexity"] * rise)
     assert study.metrics("cut")["perplexity"] != pytest.approx(metrics["cut"]["perplexity"])  # another half's
+    status = study_status(study)
+    assert status["metrics"] == metrics and "half of the held-out text: cut" in format_status(status)
     columns, (_, row) = metric_table(metrics)
     assert row["cells"][0][0] == "cut (edited)" and "Not retrained" in row["cells"][0][1] and row["cells"][0][3] is True
     place = [column["label"] for column in columns].index("Perplexity")
