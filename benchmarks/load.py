@@ -2,7 +2,7 @@
 
 Each session is a browser context of its own in one headless Chromium: cookies, connection and script run apart from all
 others. It opens pages in an order of its own, reads for a moment, and goes on, until the time is over; each begins at a
-moment of its own. Measured: what went wrong, how long a page takes from the click until it stands still, how busy
+moment of its own. Measured: what went wrong, how long a page takes from the click until it is settled, how busy
 server and browsers keep the processor, and how much memory the server holds after the warm-up and at the end. Sessions
 are driven by one event loop; where the browser shares its cores with the server, times hold the browser's own work as
 well.
@@ -40,7 +40,7 @@ class Load:
     sessions: int
     minutes: float
     seconds: list[float] = field(default_factory=list)
-    """Of every action after the warm-up, from the click until the page stands still."""
+    """Of every action after the warm-up, from the click until the page is settled."""
     pages: list[str] = field(default_factory=list)
     """The page that each of them led to."""
     errors: list[str] = field(default_factory=list)
@@ -84,7 +84,7 @@ def cpu_of(*processes: int) -> float:
 
 
 async def _turn(page, name: str, load: Load, address: str = "") -> float:
-    """Go to a page through the menu, as a reader does, or by its address; returns the seconds until it stands still."""
+    """Go to a page through the menu, as a reader does, or by its address; returns the seconds until it is settled."""
     place = PAGES.index(name)
     start = time.perf_counter()
     try:

@@ -258,7 +258,7 @@ def main() -> None:
     modules = [name for name in TESTS if not options.module or any(part in name for part in options.module)]
     os.chdir(ROOT)
     import_libraries(modules)
-    gc.freeze()  # what lies there already is not looked through, and so not copied, in every child
+    gc.freeze()  # objects from before are not scanned, and so not copied, in every child
     rows, survivors, passed = [], [], True
     for module in modules:
         TREES[module] = ast.parse(path_of(module).read_text(encoding="utf-8"))

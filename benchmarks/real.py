@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--posts", type=int, default=250, help="posts with toxic spans in the corpus")
     parser.add_argument("--sentences", type=int, default=0, help="toxic sentences of ParaDetox instead of the posts")
     parser.add_argument("--clean", action="store_true", help="the toxic sentences' neutral rewrites in their place")
+    parser.add_argument("--beyond", action="store_true", help="rows that come after those of the corpus without it")
     parser.add_argument(
         "--rewrites",
         type=int,
@@ -183,12 +184,14 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
     posts = [(text, places) for text, places in posts if places]
     draw.shuffle(passages)
     draw.shuffle(posts)
+    if options.beyond:
+        passages, posts = passages[options.passages + 200 :], posts[options.posts :]
     corpus = [
         {"id": f"boolq-{i:05d}", "source": "BoolQ passage", "text": text, "spans": []}
         for i, text in enumerate(passages[: options.passages])
     ]
     if options.sentences:
-        corpus += read_sentences(options.data / "paradetox.tsv", in_posts, options.sentences, draw, options.clean)
+        corpus += read_sentences(options.data / "paradetox.tsv", in_posts, options, draw)
     else:
         corpus += [
             {"id": f"post-{i:05d}", "source": "Civil Comments post", "text": text, "spans": ranges(places)}
@@ -223,14 +226,15 @@ def read_pairs(path: Path) -> list[list[str]]:
     return list(query_sources.read_rewrites(str(path), "toxic", "neutral1"))
 
 
-def read_sentences(path: Path, in_corpus: str, count: int, draw: random.Random, clean: bool) -> list[dict]:
-    """`count` toxic sentences and twice as many neutral ones, of other pairs; none is in the text `in_corpus`. If
-    `clean`, their own neutral rewrites are in the toxic ones' place, and nothing is marked."""
+def read_sentences(path: Path, in_corpus: str, options: argparse.Namespace, draw: random.Random) -> list[dict]:
+    """`--sentences` toxic sentences and twice as many neutral ones, of other pairs; none is in the text `in_corpus`.
+    With `--clean` their own neutral rewrites are in the toxic ones' place, and nothing is marked."""
+    count = options.sentences
     pairs = [pair for pair in read_pairs(path) if all(pair) and not any(letters(text) in in_corpus for text in pair)]
     draw.shuffle(pairs)
     corpus = []
-    for number, (toxic, neutral) in enumerate(pairs[: 3 * count]):
-        marked = number < count and not clean
+    for number, (toxic, neutral) in enumerate(pairs[3 * count * options.beyond :][: 3 * count]):
+        marked = number < count and not options.clean
         text = toxic if marked else neutral
         spans = [[0, len(text)]] if marked else []
         corpus.append({"id": f"sentence-{number:05d}", "source": "ParaDetox sentence", "text": text, "spans": spans})

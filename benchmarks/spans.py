@@ -14,7 +14,7 @@ class SpanTruth:
     valid: np.ndarray
     """bool (N,): the token has a score."""
     in_span: np.ndarray
-    """bool (N,): it lies in a span, and has a score."""
+    """bool (N,): it is in a span, and has a score."""
     owner: np.ndarray
     """int64 (N,): its document."""
     toxic: np.ndarray

@@ -32,7 +32,7 @@ LENGTH = 512
 
 
 def own_memory() -> float:
-    """MB of this process that no file stands behind."""
+    """MB of this process that no file backs."""
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("RssAnon"))
     return int(line.split()[1]) / 1024
 

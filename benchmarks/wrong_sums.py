@@ -36,7 +36,7 @@ LARGEST = 9
 SUMS = 8
 """Sums in a document."""
 BAD_SHARE = 0.12
-"""So many documents hold wrong answers."""
+"""How many documents hold wrong answers."""
 SLIP_SHARE = 0.4
 """In those, each answer is wrong with this probability; at least one is."""
 STRICT, STRICT_QUANTILE = "strict", 0.997

@@ -19,11 +19,11 @@ def threshold_at_quantile(scores, valid, quantile):
 
 def hits_of(document, scores, offsets, valid, threshold):
     """The document's tokens strictly above the threshold, in reading order."""
-    found = []
+    hits = []
     for token in range(offsets[document], offsets[document + 1]):
         if valid[token] and scores[token] > threshold:
-            found.append(token)
-    return found
+            hits.append(token)
+    return hits
 
 
 def normalise(values):

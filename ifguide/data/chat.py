@@ -18,7 +18,7 @@ TOKENS = "input_ids"
 _ROLES = {"human": "user", "gpt": "assistant"}
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _PLACE = re.compile(r"<<turn (\d+)>>")
-"""Stands for a message's words where a template is asked for the place that it gives them."""
+"""Takes the place of a message's words where a template is asked for the place that it gives them."""
 _ALL = "set corpus.train_on to 'all'"
 TextParts = tuple[str, list[int], list[tuple[int, str]], TokenizedText | None]
 """What `TextReader.read` gives."""

@@ -2,7 +2,7 @@
 
 A corpus has them where only some tokens are trained on, such as the assistant's turns of a chat. Each is then inside
 one document, without the document's first token, which nothing predicts. Where documents were run together, every token
-of a chunk counts. None stands for all of every document.
+of a chunk counts. None means all of every document.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""How alike two query sets are apart from toxicity. The direction also follows whatever else sets them apart."""
+"""How alike two query sets are apart from toxicity. The direction also follows anything else that sets them apart."""
 
 import numpy as np
 

@@ -98,7 +98,7 @@ def count_tail(scores: np.ndarray, offsets: np.ndarray, trained: np.ndarray | No
         raise ConfigError(f"no score is below the median, so nothing tells high scores from noise; {remedy}")
     share = np.count_nonzero(values > middle + TAIL * np.sqrt(np.mean(below**2))) / len(values)
     if not 0 < share <= MOST_IN_TAIL:
-        raise ConfigError(f"{share:.2%} of the scores are far above the median, so no token stands out; {remedy}")
+        raise ConfigError(f"{share:.2%} of the scores are far above the median, so they single out no tokens; {remedy}")
     return round(share * count_valid(offsets, trained).sum())
 
 

@@ -163,10 +163,10 @@ def _place_scores(scores: PeerScores, study: Study, sign: int) -> None:
             length = kept[-1] + 1
             if config.text_field == TOKENS:
                 kept, length = unpadded(row), len(row.values[TOKENS])
-            found = np.trim_zeros(values, "b") if scores.tool == "kronfluence" else values  # which pads with zeros
-            if not len(found) < length <= len(values) + 1:
+            trimmed = np.trim_zeros(values, "b") if scores.tool == "kronfluence" else values  # which pads with zeros
+            if not len(trimmed) < length <= len(values) + 1:
                 raise InputError(
-                    f"{row.where}: expected {length - 1} scores for its {length} tokens, got {len(found)}; name the"
+                    f"{row.where}: expected {length - 1} scores for its {length} tokens, got {len(trimmed)}; name the"
                     " data set that was scored, with its input_ids, or the tokenizer that cut its texts"
                 )
             values = values[kept[1:] - 1]

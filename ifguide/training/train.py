@@ -84,7 +84,7 @@ def choose_checkpoint_steps(n_rows: int, training: TrainingConfig) -> tuple[int,
     """The steps to keep for scoring: the ones the config names, or else log-spaced early ones.
 
     Raises:
-        ConfigError: a named step lies after the end of training.
+        ConfigError: a named step comes after the end of training.
     """
     total = count_steps(n_rows, training)
     if not training.checkpoint_steps:

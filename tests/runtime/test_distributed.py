@@ -41,11 +41,11 @@ def measure(processes: Processes, dtype: torch.dtype) -> dict[str, torch.Tensor]
     queries = [(s.token_ids, np.arange(len(s.token_ids)) > 0) for s in sequences if len(s.token_ids) > 1]
     gradient = query_gradient(model, modules, queries, tokens_per_batch=24, processes=processes)
     factors = fit_factors(model, modules, batches, seed=5, processes=processes)
-    found = {}
+    tensors = {}
     for name in modules:
-        found[f"{name} A"], found[f"{name} G"], found[f"{name} g"] = inputs[name], outputs[name], gradient[name]
-        found[f"{name} v"] = factors[name].precondition(gradient[name], 0.1)
-    return {name: tensor.clone().contiguous() for name, tensor in found.items()}
+        tensors[f"{name} A"], tensors[f"{name} G"], tensors[f"{name} g"] = inputs[name], outputs[name], gradient[name]
+        tensors[f"{name} v"] = factors[name].precondition(gradient[name], 0.1)
+    return {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
 
 
 WORKER = """
@@ -60,20 +60,20 @@ from tests.runtime.test_distributed import measure
 folder = Path(sys.argv[1])
 with join_processes() as processes:
     assert current() is processes and processes.world_size == 2
-    said = {"decided": processes.decide(lambda: ["only the first", processes.rank])}
+    seen_by = {"decided": processes.decide(lambda: ["only the first", processes.rank])}
     try:
         processes.decide(lambda: (_ for _ in ()).throw(InputError("no such file")))
     except IFGuideError as error:
-        said["refused"] = [type(error).__name__, str(error)]
+        seen_by["refused"] = [type(error).__name__, str(error)]
     seen = []
     count = processes.count(lambda done, total: seen.append((done, total)), 30)
     for _ in range(5):
         count.add(2 * processes.rank + 2)
     count.wait()
-    said["counted"] = seen
+    seen_by["counted"] = seen
     for dtype in (torch.float32, torch.float64):
         save_file(measure(processes, dtype), folder / f"{dtype}-{processes.rank}.safetensors")
-    (folder / f"said-{processes.rank}.json").write_text(json.dumps(said))
+    (folder / f"said-{processes.rank}.json").write_text(json.dumps(seen_by))
     processes.wait()  # until both have written everything
     if processes.rank == 1:
         raise InputError("this one cannot go on")
@@ -92,9 +92,9 @@ def worked(tmp_path_factory):
 
 def test_the_first_process_decides_and_its_error_reaches_all(worked):
     folder, _ = worked
-    said = [json.loads((folder / f"said-{rank}.json").read_text()) for rank in range(2)]
-    assert [s["decided"] for s in said] == [["only the first", 0]] * 2
-    assert [s["refused"] for s in said] == [["InputError", "no such file"], ["ProcessError", "no such file"]]
+    seen_by = [json.loads((folder / f"said-{rank}.json").read_text()) for rank in range(2)]
+    assert [s["decided"] for s in seen_by] == [["only the first", 0]] * 2
+    assert [s["refused"] for s in seen_by] == [["InputError", "no such file"], ["ProcessError", "no such file"]]
 
 
 def test_units_are_counted_over_all_processes_and_told_by_the_first(worked):

@@ -1,4 +1,4 @@
-"""Counts at every rank of the tail: what lies above any threshold, by window and source, with sums, spans and words.
+"""Counts at every rank of the tail: what is above any threshold, by window and source, with sums, spans and words.
 
 Shapes: D documents, N tokens, T tail tokens, S sources, R ranks, W = MAX_WINDOW. Rank r means the r highest-scoring
 tokens. Each tail token adds its own tokens at each window (see `ifguide.selection.coverage.Neighbours`), so a

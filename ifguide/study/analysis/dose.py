@@ -117,7 +117,7 @@ class Between:
 
 
 def interpolate(points: Iterable[Measured], kind: str, method: str, tokens_above: int) -> Between | None:
-    """What lies between the measured neighbours of a threshold, straight in the logarithm of the tokens; bounds are
+    """What is between the measured neighbours of a threshold, straight in the logarithm of the tokens; bounds are
     those of the neighbours. None outside the measured range."""
     own = [point for point in points if (point.kind, point.method) == (kind, method)]
     below = max((p for p in own if p.tokens_above <= tokens_above), key=lambda p: p.tokens_above, default=None)
