@@ -144,6 +144,7 @@ with layout.guard():
     def show_below(document: str | None, span: list[int] | None) -> None:
         if document is not None:
             why.show_why(loaded, store, document, span)
+        verdict_panel.show_team(loaded, log)
         if picked := verdict_panel.show_panel(loaded, name, log):
             reader.open_document(picked)
             st.rerun()

@@ -120,6 +120,20 @@ def draw_in_turn(strata: Sequence[np.ndarray], n: int, seed: int) -> np.ndarray:
     return np.array(drawn[:n], dtype=np.int64)
 
 
+def deal(n: int, reviewers: int, overlap: float, seed: int) -> np.ndarray:
+    """Who judges each of `n` items, int (n,): the number of a reviewer, or -1 for all of them.
+
+    All judge a share `overlap` of the items, evenly spaced from a random start. The rest go round the reviewers, in
+    random order each time. A larger `n` deals the first ones alike.
+    """
+    steps = np.floor(np.arange(n + 1) * overlap + np.random.default_rng(seed).random())
+    owners, alone = np.full(n, -1), np.flatnonzero(np.diff(steps) == 0)
+    rounds = range(-(-len(alone) // reviewers))
+    turns = [np.random.default_rng([seed, turn]).permutation(reviewers) for turn in rounds]
+    owners[alone] = np.array(turns, dtype=int).reshape(-1)[: len(alone)]
+    return owners
+
+
 def precision_above(sample: TokenSample, numbers: np.ndarray, toxic: np.ndarray, above: int) -> Interval | None:
     """The share of toxic ones among the `above` tokens of the highest scores, from verdicts on a sample; None while a
     stratum among them has no verdict, or where they reach beyond the sample.
@@ -131,7 +145,7 @@ def precision_above(sample: TokenSample, numbers: np.ndarray, toxic: np.ndarray,
 
     Args:
         numbers: int (m,), places in `sample.ranks` of the tokens with a verdict.
-        toxic: bool (m,).
+        toxic: bool (m,); or float (m,), of each token the share of its verdicts that call it toxic.
     """
     sizes = np.clip(above - sample.edges[:-1], 0, np.diff(sample.edges))
     strata, real = np.searchsorted(sample.edges, sample.ranks[numbers], side="right") - 1, sizes > 0

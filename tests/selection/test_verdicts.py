@@ -207,6 +207,21 @@ def test_interval_of_kappa_covers_the_truth_about_as_often_as_it_says():
     assert covered >= 180
 
 
+def test_every_item_is_dealt_to_one_reviewer_or_to_all_and_more_items_begin_with_the_same():
+    for n, reviewers, overlap, seed in (
+        (40, 3, 0.1, 1),
+        (41, 2, 0.25, 2),
+        (7, 20, 0, 3),
+        (9, 2, 1, 4),
+        (500, 3, 0.3, 5),
+    ):
+        owners = audit.deal(n, reviewers, overlap, seed)
+        shared, loads = int((owners == -1).sum()), np.bincount(owners[owners >= 0], minlength=reviewers)
+        assert abs(shared - n * overlap) < 1 and loads.sum() + shared == n and np.ptp(loads) <= 1
+        assert audit.deal(2 * n, reviewers, overlap, seed)[:n].tolist() == owners.tolist()
+    assert audit.deal(500, 3, 0.3, 6).tolist() != owners.tolist()
+
+
 def test_members_of_strata_are_drawn_in_turn_and_more_of_them_begin_with_the_same():
     strata = [np.arange(2), np.arange(10, 30), np.arange(40, 60)]
     drawn = audit.draw_in_turn(strata, 12, seed=3)

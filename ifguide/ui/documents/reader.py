@@ -79,8 +79,8 @@ def show_reader(request: Request) -> None:
     """The list and the viewer; reruns alone, without the page."""
     browser = _browser_state()
     name = browser.get("reviewer")
-    if isinstance(name, str) and (name := name.strip()[:60]) != st.session_state.get("reviewer"):
-        st.session_state["reviewer"] = name
+    if isinstance(name, str) and (name := name.strip()[:60]) != st.session_state.get("named_here"):
+        st.session_state["reviewer"] = st.session_state["named_here"] = name  # another page may ask for it, too
         if st.session_state.get("verdicts"):  # filters by verdict are this reviewer's
             st.rerun()
     sorts = request.store.sorts()

@@ -4,6 +4,7 @@ import streamlit as st
 
 from ifguide.selection import audit
 from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.study.analysis.audit_sample import MOST_TEXT, BlindAudit, Team, open_queue, read_team, save_team
 from ifguide.study.stages.select import save_reviewed
 from ifguide.ui import components
 from ifguide.ui.documents.loaders import reviewer
@@ -41,6 +42,53 @@ def show_panel(loaded: Loaded, selection: str, log: VerdictLog) -> str | None:
         if not refuse_recorded(loaded.study.root):
             _show_saving(loaded, selection, log)
     return picked
+
+
+def show_team(loaded: Loaded, log: VerdictLog, drawn: BlindAudit | None = None) -> None:
+    """Who reviews together and by which guideline, to be changed in place; and how much of an audit each has judged."""
+    panel = st.expander("Team", key="team_panel", bind="query-params")
+    if not panel.open:
+        return
+    team, by = read_team(loaded.study), reviewer()
+    with panel:
+        if team.reviewers:
+            _ask_name(team, by)
+        if drawn and team.reviewers:
+            with st.grid(4, min_column_width=200):
+                for name in team.reviewers:
+                    items, waiting = open_queue(drawn, team, log, name)
+                    value = f"{count(len(items) - len(waiting))} of {count(len(items))}"
+                    _show_card(f"Judged by {plain(name)}", value, "tokens of the audit")
+        if not refuse_recorded(loaded.study.root):
+            _ask_team(loaded, team)
+
+
+def _ask_name(team: Team, by: str) -> None:
+    chosen = [*team.reviewers].index(by) if by in team.reviewers else None
+    name = st.selectbox("You are", team.reviewers, chosen, key=f"you {by}", placeholder="Choose your name", width=260)
+    if name and name != by:
+        st.session_state["reviewer"] = name
+        st.rerun()
+
+
+def _ask_team(loaded: Loaded, team: Team) -> None:
+    keys = [f"{part} {hash(team)}" for part in ("reviewers", "overlap", "guideline")]  # new when others change the team
+
+    def save() -> None:
+        names, overlap, text = (st.session_state[key] for key in keys)
+        with guard(go_on=True):
+            save_team(loaded.study, Team(Team.split(names), overlap / 100, text.strip()))
+
+    with st.form("team", border=False):
+        with st.container(horizontal=True):
+            note = "Names with commas between them. Each judges an own part of the audit; empty: everyone judges all."
+            st.text_input("Reviewers", ", ".join(team.reviewers), key=keys[0], help=note, placeholder="Ann, Ben, Cy")
+            note = "The share of the audit's tokens that all of them judge, to see how far they agree."
+            share = round(100 * team.overlap)
+            st.number_input("Judged by all, %", 0, 100, share, key=keys[1], help=note, width=160)
+        note = "What counts as toxic, and what does not. Shown beside the buttons for verdicts."
+        st.text_area("Guideline", team.guideline, max_chars=MOST_TEXT, key=keys[2], help=note)
+        st.form_submit_button("Save the team", icon=":material/save:", on_click=save)
 
 
 def _show_notes(reviewers: dict[str, dict[Target, tuple[str, str]]], by: str) -> str | None:
