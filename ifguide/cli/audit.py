@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
@@ -71,7 +71,19 @@ def audit(
         format_table(("threshold", "tokens above", "precision", "95% interval"), rows) if rows else "no precision yet"
     )
     values = {"study": name, "attribution": kind, **{key: counts[key] for key in (*KEYS.values(), "waiting")}}
+    pairs = audit_sample.audit_agreement(drawn, log)
     text = f"{table}\n\n{', '.join(f'{n} {verdict}' for verdict, n in counts.items())}"
+    if pairs:
+        kappas = [
+            (
+                *p.reviewers,
+                f"{p.kappa:.2f} [{p.bounds[0]:.2f}, {p.bounds[1]:.2f}]" if p.bounds else "–",
+                f"{p.same} of {p.n}",
+            )
+            for p in pairs
+        ]
+        text += f"\n\n{format_table(('reviewer', 'and', 'κ', 'the same'), kappas)}"
+    values |= {"agreement": [asdict(pair) for pair in pairs]}
     return Answer({**values, "precision": [point._asdict() for point in points]}, text)
 
 

@@ -167,6 +167,7 @@ def test_agreement_is_what_is_left_of_the_agreement_by_chance():
     assert found.reviewers == ("ann", "ben") and found.n == 40 and found.same == 35
     by_chance = (15 * 20 + 25 * 20) / 40**2
     assert found.kappa == pytest.approx((35 / 40 - by_chance) / (1 - by_chance))
+    assert 0 < found.bounds[0] < found.kappa < found.bounds[1] < 1
     [found] = audit.find_agreement({"ann": dict.fromkeys((1, 2), *fine), "ben": dict.fromkeys((1, 2), *fine)})
     assert found.same == 2 and found.kappa is None
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ifguide.errors import ConfigError
-from ifguide.selection.audit import TokenSample, deal, draw_tokens, precision_above
+from ifguide.selection.audit import Agreement, TokenSample, deal, draw_tokens, find_agreement, precision_above
 from ifguide.selection.index import ScoreIndex
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage.artifacts import hash_json
@@ -156,6 +156,13 @@ def counted_verdicts(audit: BlindAudit, team: Team, log: VerdictLog, by: str) ->
         mine = log.current(by)
         return [[mine[target]] if target in mine else [] for target in audit.targets]
     return [[verdict for verdict, _ in log.opinions(target).values()] for target in audit.targets]
+
+
+def audit_agreement(audit: BlindAudit, log: VerdictLog) -> list[Agreement]:
+    """How far every two reviewers agree on the tokens of the audit that both judged."""
+    targets = {*audit.targets}
+    given = {who: {t: one for t, one in mine.items() if t in targets} for who, mine in log.reviewers().items()}
+    return find_agreement(given)
 
 
 def precision_curve(audit: BlindAudit, index: ScoreIndex, verdicts: Sequence[Sequence[str]]) -> list[PrecisionPoint]:

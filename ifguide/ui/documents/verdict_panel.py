@@ -4,7 +4,15 @@ import streamlit as st
 
 from ifguide.selection import audit
 from ifguide.selection.verdicts import Target, VerdictLog
-from ifguide.study.analysis.audit_sample import MOST_TEXT, BlindAudit, Team, open_queue, read_team, save_team
+from ifguide.study.analysis.audit_sample import (
+    MOST_TEXT,
+    BlindAudit,
+    Team,
+    audit_agreement,
+    open_queue,
+    read_team,
+    save_team,
+)
 from ifguide.study.stages.select import save_reviewed
 from ifguide.ui import components
 from ifguide.ui.documents.loaders import reviewer
@@ -27,14 +35,7 @@ def show_panel(loaded: Loaded, selection: str, log: VerdictLog) -> str | None:
             for title, of_spans in (("Documents", False), ("Spans of tokens", True)):
                 if verdicts := [verdict for target, (verdict, *_) in entries.items() if target.is_span == of_spans]:
                     _show_card(title, _tally(verdicts), count_of(len(verdicts), "verdict"))
-            for pair in audit.find_agreement(reviewers):
-                _show_card(
-                    f"Agreement of {plain(' and '.join(pair.reviewers))}",
-                    f"κ = {number(pair.kappa, 2)}",
-                    f"{count(pair.same)} of {count_of(pair.n, 'verdict')} the same",
-                    "Cohen's κ on what both judged: 1 is full agreement, 0 is chance. A dash: both always gave the same"
-                    " verdict.",
-                )
+            _show_agreement(audit.find_agreement(reviewers))
         n, change, filtered = len(log.disputed()), st.session_state.update, {"verdicts": ["disputed"]}
         if n and st.button(f"Review {count_of(n, 'disagreement')}", on_click=change, args=(filtered,)):
             st.rerun()
@@ -59,8 +60,21 @@ def show_team(loaded: Loaded, log: VerdictLog, drawn: BlindAudit | None = None) 
                     items, waiting = open_queue(drawn, team, log, name)
                     value = f"{count(len(items) - len(waiting))} of {count(len(items))}"
                     _show_card(f"Judged by {plain(name)}", value, "tokens of the audit")
+                _show_agreement(audit_agreement(drawn, log))
         if not refuse_recorded(loaded.study.root):
             _ask_team(loaded, team)
+
+
+def _show_agreement(pairs: list[audit.Agreement]) -> None:
+    for pair in pairs:
+        bounds = ", ".join(number(bound, 2) for bound in pair.bounds or ())
+        _show_card(
+            f"Agreement of {plain(' and '.join(pair.reviewers))}",
+            f"κ = {number(pair.kappa, 2)}",
+            f"{f'[{bounds}], ' * bool(bounds)}{count(pair.same)} of {count_of(pair.n, 'verdict')} the same",
+            "Cohen's κ on what both judged, with its 95% interval, which is too narrow below 20 verdicts: 1 is full"
+            " agreement, 0 is chance. A dash: both always gave the same verdict.",
+        )
 
 
 def _ask_name(team: Team, by: str) -> None:

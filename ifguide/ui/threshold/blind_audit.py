@@ -1,9 +1,13 @@
 """The blind audit on the Threshold page: what the reader does in it, and what the board shows. No streamlit here."""
 
+from collections.abc import Sequence
+
+from ifguide.selection.audit import Agreement
 from ifguide.selection.verdicts import VERDICTS, VerdictLog
 from ifguide.study.analysis import audit_sample
 from ifguide.study.analysis.audit_sample import SIZE, draw_audit, read_audit, read_team
 from ifguide.ui.excerpts import excerpt_at
+from ifguide.ui.format import number
 from ifguide.ui.loaders import Loaded
 
 AHEAD = 3
@@ -52,4 +56,14 @@ def describe(loaded: Loaded, kind: str, log: VerdictLog, by: str = "") -> dict:
         "items": [list(pair) for pair in zip(waiting, items, strict=False)],
         "stranger": bool(team.reviewers) and by not in team.reviewers,
         "guideline": team.guideline,
+        "agreement": agreement_text(audit_sample.audit_agreement(audit, log)),
     }
+
+
+def agreement_text(pairs: Sequence[Agreement]) -> str:
+    """Cohen's κ of one pair of reviewers with its interval, or the mean of several pairs (Light's κ)."""
+    values = [pair.kappa for pair in pairs if pair.kappa is not None]
+    if len(pairs) == 1:
+        bounds = ", ".join(number(bound, 2) for bound in pairs[0].bounds or ())
+        return f"κ {number(pairs[0].kappa, 2)}{f' [{bounds}]' * bool(bounds)}"
+    return f"κ {number(sum(values) / len(values), 2)}, the mean of {len(values)} pairs" if values else ""
