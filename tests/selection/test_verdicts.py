@@ -159,6 +159,24 @@ def test_each_reviewer_has_verdicts_of_their_own_and_one_without_a_name_counts_f
     assert again.reviewers() == {"": {Target("a"): ("unsure", "")}, "ben": theirs}
 
 
+def test_a_final_verdict_takes_precedence_is_undone_and_leaves_what_its_giver_said(tmp_path):
+    log, span = VerdictLog(tmp_path), Target("a", 2, 4)
+    for who, verdict in (("ann", "toxic"), ("ben", "fine"), ("cy", "fine")):
+        log.decide(span, verdict, by=who)
+    said = log.reviewers()
+    assert log.disputed() == {"a"} and log.current()[span] == "fine"
+    log.decide(span, "toxic", by="cy", final=True)
+    log.decide(span, "toxic", by="ann")
+    for seen in (log, VerdictLog(tmp_path)):
+        assert seen.entries()[span] == ("toxic", "", "cy") and not seen.disputed() and [*seen.disputes()] == [span]
+        assert seen.reviewers() == said and seen.current("cy")[span] == seen.current("ben")[span] == "fine"
+    assert log.undo("cy") == span and log.disputed() == {"a"} and log.reviewers() == said and not log.finals()
+    log.decide(span, "unsure", by="dan", final=True)
+    log.decide(span, "none", by="dan", final=True)
+    assert log.disputed() == {"a"} and VerdictLog(tmp_path).reviewers() == said
+    assert (tmp_path / LOG).read_text().count('"final": true') == 3
+
+
 def test_agreement_is_what_is_left_of_the_agreement_by_chance():
     toxic, fine, unsure = (("toxic", ""),), (("fine", "a note"),), (("unsure", ""),)
     ann = dict(zip(range(50), toxic * 25 + fine * 25, strict=True))

@@ -151,11 +151,14 @@ def open_queue(audit: BlindAudit, team: Team, log: VerdictLog, by: str) -> Queue
 
 
 def counted_verdicts(audit: BlindAudit, team: Team, log: VerdictLog, by: str) -> list[list[str]]:
-    """The verdicts on each token that the precision is from: of a team all, else those that the reviewer `by` sees."""
-    if not team.reviewers:
-        mine = log.current(by)
-        return [[mine[target]] if target in mine else [] for target in audit.targets]
-    return [[verdict for verdict, _ in log.opinions(target).values()] for target in audit.targets]
+    """The verdicts on each token that the precision is from: the final one, else of a team all, else that which the
+    reviewer `by` sees."""
+    one = log.current(by) if not team.reviewers else {}
+    one |= {target: verdict for target, (verdict, *_) in log.finals().items()}
+    return [
+        [one[target]] if target in one else [verdict for verdict, _ in log.opinions(target).values() if team.reviewers]
+        for target in audit.targets
+    ]
 
 
 def audit_agreement(audit: BlindAudit, log: VerdictLog) -> list[Agreement]:

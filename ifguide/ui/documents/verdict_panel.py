@@ -1,9 +1,12 @@
 """Below the reader: the verdicts so far, how far reviewers agree, their notes, and a selection corrected by them."""
 
+import contextlib
+
 import streamlit as st
 
+from ifguide.errors import InputError
 from ifguide.selection import audit
-from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.selection.verdicts import VERDICTS, Given, Target, VerdictLog
 from ifguide.study.analysis.audit_sample import (
     MOST_TEXT,
     BlindAudit,
@@ -16,6 +19,7 @@ from ifguide.study.analysis.audit_sample import (
 from ifguide.study.stages.select import save_reviewed
 from ifguide.ui import components
 from ifguide.ui.documents.loaders import reviewer
+from ifguide.ui.excerpts import excerpt_at
 from ifguide.ui.format import column, count, count_of, number, plain
 from ifguide.ui.job_panel import refuse_recorded
 from ifguide.ui.layout import guard
@@ -46,11 +50,16 @@ def show_panel(loaded: Loaded, selection: str, log: VerdictLog) -> str | None:
 
 
 def show_team(loaded: Loaded, log: VerdictLog, drawn: BlindAudit | None = None) -> None:
-    """Who reviews together and by which guideline, to be changed in place; and how much of an audit each has judged."""
-    panel = st.expander("Team", key="team_panel", bind="query-params")
+    """Who reviews together and by which guideline, to be changed in place; how much of an audit each has judged; and
+    what they disagree on in it, or in all documents, to be decided."""
+    team, by, finals = read_team(loaded.study), reviewer(), log.finals()
+    disputes = {target: given for target, given in log.disputes().items() if not drawn or target in drawn.targets}
+    stranger = bool(team.reviewers) and by not in team.reviewers
+    shown = {target: given for target, given in disputes.items() if by in given or stranger}  # none is swayed
+    n = len(shown.keys() - finals.keys())
+    panel = st.expander(f"Team{f' ({count(n)} to decide)' * bool(n)}", key="team_panel", bind="query-params")
     if not panel.open:
         return
-    team, by = read_team(loaded.study), reviewer()
     with panel:
         if team.reviewers:
             _ask_name(team, by)
@@ -61,8 +70,43 @@ def show_team(loaded: Loaded, log: VerdictLog, drawn: BlindAudit | None = None) 
                     value = f"{count(len(items) - len(waiting))} of {count(len(items))}"
                     _show_card(f"Judged by {plain(name)}", value, "tokens of the audit")
                 _show_agreement(audit_agreement(drawn, log))
+        if shown:
+            _ask_decisions(loaded, log, shown, finals, by)
+        if hidden := len(disputes) - len(shown):
+            st.caption(f"{count_of(hidden, 'disagreement')} on what you have not judged: they are shown once you have.")
         if not refuse_recorded(loaded.study.root):
             _ask_team(loaded, team)
+
+
+def _ask_decisions(loaded: Loaded, log: VerdictLog, disputes: dict[Target, Given], finals: dict, by: str) -> None:
+    """What each said, side by side, and a button for each verdict; pressed again, it takes the decision back."""
+    keys, rows = {}, []
+    people = sorted({who for given in disputes.values() for who in given})
+    for target, given in sorted(disputes.items(), key=lambda item: item[0] in finals):
+        keys[key := f"{target.start} {target.stop} {target.document}"] = target
+        verdict, _, who = finals.get(target, ("", "", ""))
+        chosen = [(word, "none" if (word, by) == (verdict, who) else word) for word in VERDICTS]
+        choices = [[word.capitalize(), f"{act} {key}", word == verdict] for word, act in chosen]
+        opinions = [[*given.get(name, ("–", ""))] for name in people]
+        rows.append({"key": key, "cells": [target.document, _text(loaded, target), *opinions, choices]})
+    columns = [column("Document", "text"), column("Text", "excerpt"), *(column(name, "titled") for name in people)]
+    columns.append(column("Decision", "choices"))
+    picked = components.record_table(columns, rows, key="disputes", label="Disagreements", most=10)
+    act, _, key = (picked or "").partition(" ")
+    if key in keys and act in (*VERDICTS, "none"):
+        log.decide(keys[key], act, by=by, final=True)
+        st.rerun()
+    st.caption("A decision counts instead of these verdicts, also in the precision. Press it again to take it back.")
+
+
+def _text(loaded: Loaded, target: Target) -> list[list]:
+    """Where a verdict's span or document begins; empty where the corpus no longer has it."""
+    corpus = loaded.corpus()
+    with contextlib.suppress(InputError):
+        first, end = corpus.offsets[(index := corpus.index_of(target.document)) : index + 2]
+        if (place := int(first) + (target.start or 0)) < end:
+            return [[part, mark * target.is_span] for part, mark in excerpt_at(corpus, place)]
+    return []
 
 
 def _show_agreement(pairs: list[audit.Agreement]) -> None:
