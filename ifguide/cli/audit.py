@@ -48,7 +48,7 @@ def audit(
         drawn = draw_audit(study, kind, above=drawn.above, n=len(drawn.targets) + SIZE, seed=drawn.seed)
     log, index, people = VerdictLog(study.root), open_index(study, kind), audit_sample.read_team(study)
     if team or overlap >= 0:
-        names = audit_sample.Team.split(team) if team else people.reviewers
+        names = tuple(filter(None, map(str.strip, team.split(",")))) or people.reviewers
         people = replace(people, reviewers=names, overlap=people.overlap if overlap < 0 else overlap)
         audit_sample.save_team(study, people)
     if people.reviewers and reviewer not in people.reviewers:
@@ -73,16 +73,7 @@ def audit(
     values = {"study": name, "attribution": kind, **{key: counts[key] for key in (*KEYS.values(), "waiting")}}
     pairs = audit_sample.audit_agreement(drawn, log)
     text = f"{table}\n\n{', '.join(f'{n} {verdict}' for verdict, n in counts.items())}"
-    if pairs:
-        kappas = [
-            (
-                *p.reviewers,
-                f"{p.kappa:.2f} [{p.bounds[0]:.2f}, {p.bounds[1]:.2f}]" if p.bounds else "–",
-                f"{p.same} of {p.n}",
-            )
-            for p in pairs
-        ]
-        text += f"\n\n{format_table(('reviewer', 'and', 'κ', 'the same'), kappas)}"
+    text += "".join(f"\n{printable(' and '.join(p.reviewers))}: {p}, {p.same} of {p.n} the same" for p in pairs)
     values |= {"agreement": [asdict(pair) for pair in pairs]}
     return Answer({**values, "precision": [point._asdict() for point in points]}, text)
 

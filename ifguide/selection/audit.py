@@ -35,6 +35,11 @@ class Agreement:
     bounds: tuple[float, float] | None = None
     """Its 95% interval."""
 
+    def __str__(self) -> str:
+        """κ with its interval, such as "κ 0.62 [0.31, 0.85]"."""
+        bounds = f" [{self.bounds[0]:.2f}, {self.bounds[1]:.2f}]" if self.bounds else ""
+        return "κ –" if self.kappa is None else f"κ {self.kappa:.2f}{bounds}".replace("-", "−")
+
 
 def find_agreement(verdicts: Mapping[str, Mapping[Any, tuple[str, str]]]) -> list[Agreement]:
     """The agreement of every two reviewers with names who judged the same; `verdicts` as `VerdictLog.reviewers`."""

@@ -134,14 +134,7 @@ class VerdictLog:
         return by_reviewer
 
     def decide(
-        self,
-        target: Target,
-        verdict: str,
-        *,
-        copies: Iterable[str] = (),
-        by: str = "",
-        note: str = "",
-        final: bool = False,
+        self, target: Target, verdict: str, *, copies: Iterable[str] = (), by: str = "", note: str = "", final=False
     ) -> None:
         """Record `toxic`, `fine` or `unsure`; `none` withdraws a verdict. `copies`, ids of other documents such as
         near-duplicates, get the same verdict as the document. `final` decides a disagreement, and leaves the verdict

@@ -49,11 +49,11 @@ def test_the_command_and_the_page_share_an_audit_and_its_precision(study):
 
 
 def test_a_team_shares_the_tokens_and_only_its_members_are_asked(study):
-    values = [
-        ask("t\n", "--team", "Ann, Ben", "--overlap", "0.5", "--reviewer", "Ann")[0],
-        ask("", "--reviewer", "Ben")[0],
-    ]
-    assert [one["toxic"] + one["waiting"] for one in values] == [30, 30] and [one["toxic"] for one in values] == [1, 0]
+    ann, _ = ask("t\n", "--team", "Ann, Ben", "--overlap", "0.5", "--reviewer", "Ann")
+    ben, _ = ask("f\n" * 30, "--reviewer", "Ben")
+    assert [[one[key] for key in ("toxic", "fine", "waiting")] for one in (ann, ben)] == [[1, 0, 29], [0, 30, 0]]
+    [pair] = ask("t\n" * 29, "--reviewer", "Ann")[0]["agreement"]
+    assert pair["reviewers"] == ["Ann", "Ben"] and (pair["n"], pair["same"], pair["kappa"]) == (20, 0, 0)
     with pytest.raises(InputError, match="--reviewer: expected one of Ann, Ben, got ''"):
         ask("t\n")
 

@@ -48,25 +48,21 @@ class Team:
     """What they call toxic, as text."""
 
     def __post_init__(self):
-        names, whole = self.reviewers, isinstance(self.guideline, str) and len(self.guideline) <= MOST_TEXT
-        good = all(isinstance(name, str) and name.strip() == name and name.isprintable() for name in names)
-        if not good or len({*names}) < len(names) or not all(0 < len(name) <= MOST_NAME for name in names):
+        names = self.reviewers
+        good = all(name.strip() == name and name.isprintable() and 0 < len(name) <= MOST_NAME for name in names)
+        if not good or len({*names}) < len(names):
             raise ConfigError(f"expected different names of at most {MOST_NAME} characters, got {names!r}")
-        if len(names) > MOST_PEOPLE or not whole or not 0 <= self.overlap <= 1:
+        if len(names) > MOST_PEOPLE or len(self.guideline) > MOST_TEXT or not 0 <= self.overlap <= 1:
             most = f"at most {MOST_PEOPLE} reviewers, an overlap of 0 to 100%, and {MOST_TEXT} characters of guideline"
             raise ConfigError(f"expected {most}; shorten the list or the text")
-
-    @staticmethod
-    def split(names: str) -> tuple[str, ...]:
-        """The reviewers of "Ann, Ben"."""
-        return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def read_team(study: Study) -> Team:
     """The study's team; one without reviewers where there is none, or its file is damaged."""
     try:
         stored = on_demand.read_result(study.root / TEAM) or {}
-        return Team(tuple(stored["reviewers"]), stored["overlap"], stored["guideline"])
+        guideline = str(stored["guideline"]).encode(errors="replace").decode()  # half a character would break a page
+        return Team(tuple(map(str, stored["reviewers"])), stored["overlap"], guideline)
     except (KeyError, TypeError, ConfigError):
         return Team()
 

@@ -135,7 +135,8 @@ def _ask_team(loaded: Loaded, team: Team) -> None:
     def save() -> None:
         names, overlap, text = (st.session_state[key] for key in keys)
         with guard(go_on=True):
-            save_team(loaded.study, Team(Team.split(names), overlap / 100, text.strip()))
+            people = tuple(filter(None, map(str.strip, names.split(","))))
+            save_team(loaded.study, Team(people, overlap / 100, text.strip()))
 
     with st.form("team", border=False):
         with st.container(horizontal=True):

@@ -199,8 +199,8 @@ function makeBoard(root) {
     if (inside) parts.push(`━ ${per(column(2))}% [${per(column(3))}, ${per(column(4))}] by the audit`);
     else if (rows.length) parts.push("outside the audit");
     else if (done) parts.push("the curve needs a verdict in every part of the scores");
-    if (agreement) parts.push(agreement);
     if (labelled !== null) parts.push(`┅ ${per(labelled)}% by human labels`);
+    if (agreement) parts.push(agreement);
     precisionNow.textContent = parts.join(" · ") || (open ? "drawn from your verdicts" : readOnly ? "not audited" : "judge tokens to see it");
     place(precisionDot, inside ? board.precisionY(column(2)) : labelled === null ? null : board.precisionY(labelled));
     begin.hidden = open || readOnly || !board.data.nTail;

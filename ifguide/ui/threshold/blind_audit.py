@@ -1,13 +1,11 @@
 """The blind audit on the Threshold page: what the reader does in it, and what the board shows. No streamlit here."""
 
-from collections.abc import Sequence
+import numpy as np
 
-from ifguide.selection.audit import Agreement
 from ifguide.selection.verdicts import VERDICTS, VerdictLog
 from ifguide.study.analysis import audit_sample
 from ifguide.study.analysis.audit_sample import SIZE, draw_audit, read_audit, read_team
 from ifguide.ui.excerpts import excerpt_at
-from ifguide.ui.format import number
 from ifguide.ui.loaders import Loaded
 
 AHEAD = 3
@@ -47,6 +45,9 @@ def describe(loaded: Loaded, kind: str, log: VerdictLog, by: str = "") -> dict:
     given = [seen.get(audit.targets[i]) for i in mine]
     places = index.places_at(audit.sample.ranks[waiting[:AHEAD]]).tolist()
     items = [excerpt_at(corpus, place, reach=CONTEXT) for place in places]
+    pairs = audit_sample.audit_agreement(audit, log)
+    kappas = [pair.kappa for pair in pairs if pair.kappa is not None]
+    mean = f"mean κ {np.mean(kappas):.2f}" if kappas else ""  # Light's κ
     return {
         "n": len(mine) or len(verdicts),
         "done": len(mine) - len(waiting) if mine else sum(map(bool, verdicts)),
@@ -56,14 +57,5 @@ def describe(loaded: Loaded, kind: str, log: VerdictLog, by: str = "") -> dict:
         "items": [list(pair) for pair in zip(waiting, items, strict=False)],
         "stranger": bool(team.reviewers) and by not in team.reviewers,
         "guideline": team.guideline,
-        "agreement": agreement_text(audit_sample.audit_agreement(audit, log)),
+        "agreement": str(*pairs) if len(pairs) == 1 else mean,
     }
-
-
-def agreement_text(pairs: Sequence[Agreement]) -> str:
-    """Cohen's κ of one pair of reviewers with its interval, or the mean of several pairs (Light's κ)."""
-    values = [pair.kappa for pair in pairs if pair.kappa is not None]
-    if len(pairs) == 1:
-        bounds = ", ".join(number(bound, 2) for bound in pairs[0].bounds or ())
-        return f"κ {number(pairs[0].kappa, 2)}{f' [{bounds}]' * bool(bounds)}"
-    return f"κ {number(sum(values) / len(values), 2)}, the mean of {len(values)} pairs" if values else ""
