@@ -117,7 +117,8 @@ class VerdictLog:
     def disputes(self) -> dict[Target, Given]:
         """What reviewers with names disagree on, also where it is decided, with the verdict of each."""
         self._catch_up()
-        named = {t: {who: one for who, one in given.items() if who} for t, given in self._given.items()}
+        several = ((target, given) for target, given in self._given.items() if len(given) > 1)
+        named = {target: {who: one for who, one in given.items() if who} for target, given in several}
         return {target: given for target, given in named.items() if len({verdict for verdict, _ in given.values()}) > 1}
 
     def disputed(self) -> set[str]:

@@ -86,6 +86,9 @@ def test_the_list_as_a_file_has_a_row_a_verdict_and_reviewer_with_text_and_the_s
     ]
     assert "'=plainly" in {row["note"] for row in table}
     assert write_list([], reviewers, corpus, "csv").startswith("id,")
+    finals = {Target(first): ("fine", "", "cy")}
+    decided = [line for line in json.loads(write_list(rows, reviewers, corpus, "json", finals)) if line["final"]]
+    assert [(line["id"], line["reviewer"], line["verdict"]) for line in decided] == [(first, "cy", "fine")]
 
 
 def test_a_team_is_named_shares_an_audit_and_decides_what_it_disagrees_on(open_app, tmp_path, monkeypatch):

@@ -159,8 +159,10 @@ def counted_verdicts(audit: BlindAudit, team: Team, log: VerdictLog, by: str) ->
 
 def audit_agreement(audit: BlindAudit, log: VerdictLog) -> list[Agreement]:
     """How far every two reviewers agree on the tokens of the audit that both judged."""
-    targets = {*audit.targets}
-    given = {who: {t: one for t, one in mine.items() if t in targets} for who, mine in log.reviewers().items()}
+    given: dict[str, dict[Target, tuple[str, str]]] = {}
+    for target in audit.targets:
+        for who, opinion in log.opinions(target).items():
+            given.setdefault(who, {})[target] = opinion
     return find_agreement(given)
 
 
