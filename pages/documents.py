@@ -98,7 +98,7 @@ def offer_list(loaded: Loaded, store: DocumentStore, criteria: DocumentFilter, l
     for form, mime in (("csv", "text/csv"), ("json", "application/json")):
 
         def write(form: str = form) -> str:
-            return document_list.write_list(store.rows(order), log.reviewers(), loaded.corpus(), form)
+            return document_list.write_list(store.rows(order), log.reviewers(), loaded.corpus(), form, log.finals())
 
         texts = " with texts" * (len(order) <= document_list.MOST_TEXTS)
         note = f"Download the list{texts} by rank, a row for each verdict and reviewer ({form.upper()})"
@@ -144,6 +144,7 @@ with layout.guard():
     def show_below(document: str | None, span: list[int] | None) -> None:
         if document is not None:
             why.show_why(loaded, store, document, span)
+        verdict_panel.show_team(loaded, log)
         if picked := verdict_panel.show_panel(loaded, name, log):
             reader.open_document(picked)
             st.rerun()

@@ -13,6 +13,7 @@ from ifguide.config.names import DEFAULT
 from ifguide.errors import InputError
 from ifguide.selection.index import Resolved
 from ifguide.storage.lock import read_record
+from ifguide.study.analysis.audit_sample import read_audit
 from ifguide.study.analysis.document_map import read_map
 from ifguide.study.analysis.dose import rank_agreement
 from ifguide.study.analysis.reliability import KINDS, describe_reliability, read_reliability
@@ -20,6 +21,7 @@ from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
 from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.documents.loaders import open_log, reviewer
+from ifguide.ui.documents.verdict_panel import show_team
 from ifguide.ui.format import count, count_of, plain, score
 from ifguide.ui.loaders import COUNT_WORDS_UP_TO, Loaded, remembered
 from ifguide.ui.results.dose import dose_parts
@@ -329,6 +331,7 @@ def tune(loaded: Loaded) -> None:
             budget = show_outcome(view)
         with board_place:
             show_board(view, audit, budget)
+            show_team(loaded, open_log(str(loaded.study.root)), read_audit(loaded.study, kind))
         if not audit["open"]:
             parts = dict(
                 zip(PARTS, (show_documents, show_map, show_words, show_sources, show_groups, show_saved), strict=True)

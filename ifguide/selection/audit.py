@@ -4,6 +4,7 @@ threshold; and how far reviewers agree. No files.
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -32,7 +33,12 @@ class Agreement:
     kappa: float | None
     """Cohen's κ: 1 is full agreement, 0 what chance gives; None where both always gave one and the same verdict."""
     bounds: tuple[float, float] | None = None
-    """Its 95% interval, where it was weighted back to all that the sample was drawn from."""
+    """Its 95% interval."""
+
+    def __str__(self) -> str:
+        """κ with its interval, such as "κ 0.62 [0.31, 0.85]"."""
+        bounds = f" [{self.bounds[0]:.2f}, {self.bounds[1]:.2f}]" if self.bounds else ""
+        return "κ –" if self.kappa is None else f"κ {self.kappa:.2f}{bounds}".replace("-", "−")
 
 
 def find_agreement(verdicts: Mapping[str, Mapping[Any, tuple[str, str]]]) -> list[Agreement]:
@@ -41,18 +47,19 @@ def find_agreement(verdicts: Mapping[str, Mapping[Any, tuple[str, str]]]) -> lis
     for first, second in itertools.combinations(sorted(filter(None, verdicts)), 2):
         mine, theirs = verdicts[first], verdicts[second]
         if both := [target for target in mine if target in theirs]:
-            from sklearn.metrics import cohen_kappa_score  # takes a second to load
-
             a, b = ([given[target][0] for target in both] for given in (mine, theirs))
-            kappa = float(cohen_kappa_score(a, b)) if len({*a, *b}) > 1 else None
-            agreements.append(Agreement((first, second), len(both), sum(map(str.__eq__, a, b)), kappa))
+            times, answers = Counter(zip(a, b, strict=True)), sorted({*a, *b})
+            counts = np.array([[[times[one, other] for other in answers] for one in answers]])
+            kappa, same = weighted_kappa(counts, np.ones(1)), sum(map(str.__eq__, a, b))
+            value, bounds = (kappa.value, (kappa.low, kappa.high)) if kappa else (None, None)
+            agreements.append(Agreement((first, second), len(both), same, value, bounds))
     return agreements
 
 
 def weighted_kappa(counts: np.ndarray, sizes: np.ndarray, draws: int = 2000) -> Interval | None:
     """Cohen's κ in all that a stratified sample was drawn from, with its 95% interval; None while a stratum has no
-    verdict, or where both always say one and the same. `counts`, int (H, 2, 2), is what was drawn in each of H strata:
-    not toxic and toxic by the judge, then by the person; `sizes`, int (H,), how many each stratum has.
+    verdict, or where both always say one and the same. `counts`, int (H, K, K), is what was drawn in each of H strata:
+    by the judge's answer, then by the person's, such as not toxic and toxic; `sizes`, (H,), how many each stratum has.
 
     The interval is of `draws` tables of shares, in every stratum from the Dirichlet distribution of its counts; half a
     count (Jeffreys) for each pair of answers is shared by the strata, so that full agreement on a few is not certain.
@@ -64,7 +71,7 @@ def weighted_kappa(counts: np.ndarray, sizes: np.ndarray, draws: int = 2000) -> 
 
     def kappa(tables: np.ndarray) -> np.ndarray:
         joint = (weights * tables / tables.sum((-2, -1), keepdims=True)).sum(-3)
-        same, chance = joint[..., 0, 0] + joint[..., 1, 1], (joint.sum(-1) * joint.sum(-2)).sum(-1)
+        same, chance = np.trace(joint, axis1=-2, axis2=-1), (joint.sum(-1) * joint.sum(-2)).sum(-1)
         return np.divide(same - chance, 1 - chance, out=np.full_like(same, np.nan), where=chance < 1 - 1e-12)
 
     if math.isnan(value := float(kappa(counts))):
@@ -120,6 +127,20 @@ def draw_in_turn(strata: Sequence[np.ndarray], n: int, seed: int) -> np.ndarray:
     return np.array(drawn[:n], dtype=np.int64)
 
 
+def deal(n: int, reviewers: int, overlap: float, seed: int) -> np.ndarray:
+    """Who judges each of `n` items, int (n,): the number of a reviewer, or -1 for all of them.
+
+    All judge a share `overlap` of the items, evenly spaced from a random start. The rest go round the reviewers, in
+    random order each time. A larger `n` deals the first ones alike.
+    """
+    steps = np.floor(np.arange(n + 1) * overlap + np.random.default_rng(seed).random())
+    owners, alone = np.full(n, -1), np.flatnonzero(np.diff(steps) == 0)
+    rounds = range(-(-len(alone) // reviewers))
+    turns = [np.random.default_rng([seed, turn]).permutation(reviewers) for turn in rounds]
+    owners[alone] = np.array(turns, dtype=int).reshape(-1)[: len(alone)]
+    return owners
+
+
 def precision_above(sample: TokenSample, numbers: np.ndarray, toxic: np.ndarray, above: int) -> Interval | None:
     """The share of toxic ones among the `above` tokens of the highest scores, from verdicts on a sample; None while a
     stratum among them has no verdict, or where they reach beyond the sample.
@@ -131,7 +152,7 @@ def precision_above(sample: TokenSample, numbers: np.ndarray, toxic: np.ndarray,
 
     Args:
         numbers: int (m,), places in `sample.ranks` of the tokens with a verdict.
-        toxic: bool (m,).
+        toxic: bool (m,); or float (m,), of each token the share of its verdicts that call it toxic.
     """
     sizes = np.clip(above - sample.edges[:-1], 0, np.diff(sample.edges))
     strata, real = np.searchsorted(sample.edges, sample.ranks[numbers], side="right") - 1, sizes > 0

@@ -5,7 +5,8 @@ the log gives the state, so a killed process loses at most the line it was writi
 
 In a recorded study the lines go into a file of the reader's own beside its folder, `NAME.verdicts.jsonl`.
 
-Each reviewer has verdicts of their own. A line without a reviewer's name counts for everybody.
+Each reviewer has verdicts of their own. A line without a reviewer's name counts for everybody. A line that is `final`
+decides what reviewers disagree on: it takes precedence, and is nobody's own verdict.
 """
 
 import fcntl
@@ -69,21 +70,22 @@ class VerdictLog:
     def _forget(self) -> None:
         self._read_to = 0
         self._given: dict[Target, Given] = {}
-        self._history: list[tuple[str, list[tuple[Target, Given]]]] = []  # who decided, and what was there before
+        self._final: dict[Target, Given] = {}
+        self._history: list[tuple[str, dict, list[tuple[Target, Given]]]] = []  # who, in which dict, what was before
         for line in self._recorded.splitlines():
             self._replay(line)
         self._history.clear()  # what was recorded is not undone
 
     def entries(self, by: str | None = None) -> dict[Target, tuple[str, str, str]]:
-        """Target -> verdict, note, and who gave them, the earliest decided first: the last ones of anybody, or as one
-        reviewer sees them (empty: one without a name), their own and else those without a name."""
+        """Target -> verdict, note, and who gave them, the earliest decided first: the last ones of anybody, or final
+        ones; or as one reviewer sees them (empty: one without a name), their own and else those without a name."""
         self._catch_up()
         entries = {}
         for target, given in self._given.items():
             who = next(reversed(given)) if by is None else by if by in given else ""
             if who in given:
                 entries[target] = (*given[who], who)
-        return entries
+        return entries if by is not None else entries | self.finals()
 
     def current(self, by: str | None = None) -> dict[Target, str]:
         """Target -> verdict, as `entries`."""
@@ -106,11 +108,22 @@ class VerdictLog:
         self._catch_up()
         return self._given.get(target, {})
 
-    def disputed(self) -> set[str]:
-        """Ids of the documents on which, or on a span of which, reviewers with names disagree."""
+    def finals(self) -> dict[Target, tuple[str, str, str]]:
+        """Target -> the final verdict, its note, and who decided, where there is one: the last."""
         self._catch_up()
-        named = ((t, {verdict for who, (verdict, _) in given.items() if who}) for t, given in self._given.items())
-        return {target.document for target, verdicts in named if len(verdicts) > 1}
+        last = ((target, [*given.items()][-1]) for target, given in self._final.items())
+        return {target: (*opinion, who) for target, (who, opinion) in last}
+
+    def disputes(self) -> dict[Target, Given]:
+        """What reviewers with names disagree on, also where it is decided, with the verdict of each."""
+        self._catch_up()
+        several = ((target, given) for target, given in self._given.items() if len(given) > 1)
+        named = {target: {who: one for who, one in given.items() if who} for target, given in several}
+        return {target: given for target, given in named.items() if len({verdict for verdict, _ in given.values()}) > 1}
+
+    def disputed(self) -> set[str]:
+        """Ids of the documents on which, or on a span of which, reviewers disagree, and nobody has decided."""
+        return {target.document for target in self.disputes() if target not in self._final}
 
     def reviewers(self) -> dict[str, dict[Target, tuple[str, str]]]:
         """Reviewer, empty for those without a name -> their own verdicts and notes."""
@@ -121,13 +134,17 @@ class VerdictLog:
                 by_reviewer.setdefault(who, {})[target] = opinion
         return by_reviewer
 
-    def decide(self, target: Target, verdict: str, *, copies: Iterable[str] = (), by: str = "", note: str = "") -> None:
+    def decide(
+        self, target: Target, verdict: str, *, copies: Iterable[str] = (), by: str = "", note: str = "", final=False
+    ) -> None:
         """Record `toxic`, `fine` or `unsure`; `none` withdraws a verdict. `copies`, ids of other documents such as
-        near-duplicates, get the same verdict as the document. A ConfigError: an unknown verdict."""
+        near-duplicates, get the same verdict as the document. `final` decides a disagreement, and leaves the verdict
+        that `by` gave before. A ConfigError: an unknown verdict."""
         if verdict not in _ACTIONS:
             raise ConfigError(f"expected one of {', '.join(_ACTIONS)} as a verdict, got {verdict!r}")
         line: dict = {"at": round(time.time(), 3), "document": target.document, "verdict": verdict}
         line |= {name: text for name, text in (("by", by), ("note", note)) if text}
+        line |= {"final": True} if final else {}
         if target.is_span:
             line |= {"start": target.start, "stop": target.stop}
         elif others := sorted(set(copies) - {target.document}):
@@ -141,7 +158,7 @@ class VerdictLog:
         last = self._last(by)
         if last is None:
             return None
-        target = self._history[last][1][0][0]
+        target = self._history[last][2][0][0]
         self._append({"at": round(time.time(), 3), "undo": True} | ({"by": by} if by else {}))
         return target
 
@@ -187,30 +204,31 @@ class VerdictLog:
                 return
             target = Target(entry["document"], entry.get("start"), entry.get("stop"))
             targets = [target, *(Target(name) for name in entry.get("copies", ()))]
-            verdict = entry["verdict"]
+            verdict, at = entry["verdict"], self._final if entry.get("final") is True else self._given
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
             return  # not ours, or damaged; the other lines are still valid
         if verdict in _ACTIONS:
-            self._history.append((by, [(target, self._given.get(target, {})) for target in targets]))
+            self._history.append((by, at, [(target, at.get(target, {})) for target in targets]))
             for target in targets:
                 withdrawn = (by, "") if verdict == "none" else (by,)
-                given = {who: opinion for who, opinion in self._given.get(target, {}).items() if who not in withdrawn}
-                self._set(target, given if verdict == "none" else given | {by: (verdict, note)})
+                given = {who: opinion for who, opinion in at.get(target, {}).items() if who not in withdrawn}
+                _set(at, target, given if verdict == "none" else given | {by: (verdict, note)})
 
     def _take_back(self, by: str) -> None:
         """Undo a verdict; what others decided since then stays."""
         if (last := self._last(by)) is None:
             return
-        who, before = self._history.pop(last)
+        who, at, before = self._history.pop(last)
         for target, given in before:
             mine = {name: opinion for name, opinion in given.items() if name in (who, "")}
-            others = {name: opinion for name, opinion in self._given.get(target, {}).items() if name != who}
-            self._set(target, mine | others)
+            others = {name: opinion for name, opinion in at.get(target, {}).items() if name != who}
+            _set(at, target, mine | others)
 
-    def _set(self, target: Target, given: Given) -> None:
-        self._given.pop(target, None)
-        if given:
-            self._given[target] = given
+
+def _set(at: dict[Target, Given], target: Target, given: Given) -> None:
+    at.pop(target, None)
+    if given:
+        at[target] = given
 
 
 def _cut_torn_line(stream) -> None:

@@ -93,11 +93,12 @@ def record_table(
 
     Args:
         columns: from `ifguide.ui.format.column`: label, kind (text, number, interval, range, bar, excerpt, veiled,
-            titled, state, scored, tokens), help; `sortable` for a head that sorts; `narrow` for an excerpt no wider
-            than other cells; `own` for an excerpt of the reader's own file, whose offensive words alone are veiled. A
-            range is value, low, high, colour on an axis from 0 to 1. A scored cell is title, note, and a score and the
-            range of chance on such an axis. Tokens are runs of text with the step of their colour, which is
-            `bins[middle + step]`, and whether they are offensive.
+            titled, state, scored, tokens, choices), help; `sortable` for a head that sorts; `narrow` for an excerpt no
+            wider than other cells; `own` for an excerpt of the reader's own file, whose offensive words alone are
+            veiled. A range is value, low, high, colour on an axis from 0 to 1. A scored cell is title, note, and a
+            score and the range of chance on such an axis. Tokens are runs of text with the step of their colour, which
+            is `bins[middle + step]`, and whether they are offensive. Choices are buttons: label, what pressing
+            it returns, and whether it is on.
         rows: dicts of key and cells, one prepared value for each column; if columns are sortable, also `sort` with a
             number, text or None for each column. None comes last in either direction.
         chosen, pickable: key of the highlighted row; whether rows can be clicked.

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.study.analysis.audit_sample import Team, draw_audit, open_queue, read_team
 from ifguide.ui import components
 from ifguide.ui.documents.lines import write_list
 from ifguide.ui.documents.store import open_documents
@@ -85,6 +86,52 @@ def test_the_list_as_a_file_has_a_row_a_verdict_and_reviewer_with_text_and_the_s
     ]
     assert "'=plainly" in {row["note"] for row in table}
     assert write_list([], reviewers, corpus, "csv").startswith("id,")
+    finals = {Target(first): ("fine", "", "cy")}
+    decided = [line for line in json.loads(write_list(rows, reviewers, corpus, "json", finals)) if line["final"]]
+    assert [(line["id"], line["reviewer"], line["verdict"]) for line in decided] == [(first, "cy", "fine")]
+
+
+def test_a_team_is_named_shares_an_audit_and_decides_what_it_disagrees_on(open_app, tmp_path, monkeypatch):
+    study, tables, picks = write_study(tmp_path / "cache"), {}, {}
+
+    def show(columns, rows, *, key, **_):
+        tables[key] = columns, rows
+        return picks.pop(key, None)
+
+    monkeypatch.setattr(components, "record_table", show)
+    audit, log, html = draw_audit(study, "own_loss", above=40), VerdictLog(study.root), "<b onclick=x>_hi_</b>"
+    app = open_app(study.root.parent, "threshold", team_panel="true")
+    field = lambda label: next(one for one in (*app.text_input, *app.text_area) if one.label == label)  # noqa: E731
+    save = lambda: next(one for one in app.button if one.label == "Save the team").click().run()  # noqa: E731
+    field("Reviewers").set_value("Ann, Ann")
+    save()
+    assert "different names" in app.error[0].value and read_team(study) == Team()
+    field("Reviewers").set_value(f"Ann, {html},Cy")
+    field("Guideline").set_value(html)
+    save()
+    team = read_team(study)
+    assert team == Team(("Ann", html, "Cy"), 0.1, html)
+    both = [i for i in open_queue(audit, team, log, "Ann").items if i in open_queue(audit, team, log, html).items]
+    for i in both:
+        log.decide(audit.targets[i], "toxic", by="Ann", note=html)
+        log.decide(audit.targets[i], "fine" if i == both[0] else "toxic", by=html)
+    next(one for one in app.selectbox if one.label == "You are").set_value("Ann").run()
+    assert app.session_state["reviewer"] == "Ann" and "4 of 16" in [one.value for one in app.metric]
+    assert [one.value for one in app.metric if one.label.startswith("Agreement")] == ["κ = 0.00"]
+    columns, [row] = tables["disputes"]
+    assert [one["label"] for one in columns] == ["Document", "Text", html, "Ann", "Decision"]
+    assert row["cells"][2:4] == [["fine", ""], ["toxic", html]]
+    for pick, final in (("terrible x", {}), (row["cells"][4][0][1], {audit.targets[both[0]]: ("toxic", "", "Ann")})):
+        picks["disputes"] = pick
+        app.run()
+        assert not app.exception and VerdictLog(study.root).finals() == final
+    picks["disputes"] = tables["disputes"][1][0]["cells"][4][0][1]
+    app.run()
+    assert not VerdictLog(study.root).finals() and log.disputed()
+    app.session_state["reviewer"] = "Cy"  # has not judged it
+    del tables["disputes"]
+    app.run()
+    assert "disputes" not in tables and "1 disagreement on what you have not judged" in shown_text(app)
 
 
 def test_a_condition_from_the_address_or_the_box_narrows_the_list(open_app, judged):

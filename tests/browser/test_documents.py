@@ -407,6 +407,12 @@ def test_two_reviewers_see_their_own_verdicts_and_how_far_they_agree(page, own):
     page.get_by_text("Verdicts (").click()
     agreed = page.get_by_test_id("stMetric").filter(has_text="Agreement of ann and ben").inner_text()
     assert "κ = 0.50" in agreed and "3 of 4 verdicts" in agreed
+    page.get_by_text("Team (1 to decide)").click()
+    decision = page.get_by_role("table", name="Disagreements").get_by_role("button", name="Toxic")
+    for pressed, disputed in (("true", set()), ("false", {order[1]})):
+        decision.click()
+        page.locator(f".choice[aria-pressed={pressed}]").first.and_(decision).wait_for()
+        assert VerdictLog(study.root).disputed() == disputed
     page.get_by_role("button", name="Review 1 disagreement").click()
     page.get_by_text("settled 0 / 1").wait_for()
     assert shown(page) == order[1] and page.locator(".line").count() == 1

@@ -48,6 +48,16 @@ def test_the_command_and_the_page_share_an_audit_and_its_precision(study):
     assert board["rows"] == [list(point.values()) for point in values["precision"]]
 
 
+def test_a_team_shares_the_tokens_and_only_its_members_are_asked(study):
+    ann, _ = ask("t\n", "--team", "Ann, Ben", "--overlap", "0.5", "--reviewer", "Ann")
+    ben, _ = ask("f\n" * 30, "--reviewer", "Ben")
+    assert [[one[key] for key in ("toxic", "fine", "waiting")] for one in (ann, ben)] == [[1, 0, 29], [0, 30, 0]]
+    [pair] = ask("t\n" * 29, "--reviewer", "Ann")[0]["agreement"]
+    assert pair["reviewers"] == ["Ann", "Ben"] and (pair["n"], pair["same"], pair["kappa"]) == (20, 0, 0)
+    with pytest.raises(InputError, match="--reviewer: expected one of Ann, Ben, got ''"):
+        ask("t\n")
+
+
 def test_a_selection_without_a_threshold_is_refused(study):
     with pytest.raises(InputError, match=r"--selection: .*'oracle'"):
         CliRunner().invoke(app, ["audit", "fake", "--selection", "oracle"], catch_exceptions=False)

@@ -159,6 +159,24 @@ def test_each_reviewer_has_verdicts_of_their_own_and_one_without_a_name_counts_f
     assert again.reviewers() == {"": {Target("a"): ("unsure", "")}, "ben": theirs}
 
 
+def test_a_final_verdict_takes_precedence_is_undone_and_leaves_what_its_giver_said(tmp_path):
+    log, span = VerdictLog(tmp_path), Target("a", 2, 4)
+    for who, verdict in (("ann", "toxic"), ("ben", "fine"), ("cy", "fine")):
+        log.decide(span, verdict, by=who)
+    said = log.reviewers()
+    assert log.disputed() == {"a"} and log.current()[span] == "fine"
+    log.decide(span, "toxic", by="cy", final=True)
+    log.decide(span, "toxic", by="ann")
+    for seen in (log, VerdictLog(tmp_path)):
+        assert seen.entries()[span] == ("toxic", "", "cy") and not seen.disputed() and [*seen.disputes()] == [span]
+        assert seen.reviewers() == said and seen.current("cy")[span] == seen.current("ben")[span] == "fine"
+    assert log.undo("cy") == span and log.disputed() == {"a"} and log.reviewers() == said and not log.finals()
+    log.decide(span, "unsure", by="dan", final=True)
+    log.decide(span, "none", by="dan", final=True)
+    assert log.disputed() == {"a"} and VerdictLog(tmp_path).reviewers() == said
+    assert (tmp_path / LOG).read_text().count('"final": true') == 3
+
+
 def test_agreement_is_what_is_left_of_the_agreement_by_chance():
     toxic, fine, unsure = (("toxic", ""),), (("fine", "a note"),), (("unsure", ""),)
     ann = dict(zip(range(50), toxic * 25 + fine * 25, strict=True))
@@ -167,6 +185,7 @@ def test_agreement_is_what_is_left_of_the_agreement_by_chance():
     assert found.reviewers == ("ann", "ben") and found.n == 40 and found.same == 35
     by_chance = (15 * 20 + 25 * 20) / 40**2
     assert found.kappa == pytest.approx((35 / 40 - by_chance) / (1 - by_chance))
+    assert 0 < found.bounds[0] < found.kappa < found.bounds[1] < 1
     [found] = audit.find_agreement({"ann": dict.fromkeys((1, 2), *fine), "ben": dict.fromkeys((1, 2), *fine)})
     assert found.same == 2 and found.kappa is None
 
@@ -205,6 +224,21 @@ def test_interval_of_kappa_covers_the_truth_about_as_often_as_it_says():
         found = audit.weighted_kappa(counts, sizes, draws=500)
         covered += found.low <= truth <= found.high
     assert covered >= 180
+
+
+def test_every_item_is_dealt_to_one_reviewer_or_to_all_and_more_items_begin_with_the_same():
+    for n, reviewers, overlap, seed in (
+        (40, 3, 0.1, 1),
+        (41, 2, 0.25, 2),
+        (7, 20, 0, 3),
+        (9, 2, 1, 4),
+        (500, 3, 0.3, 5),
+    ):
+        owners = audit.deal(n, reviewers, overlap, seed)
+        shared, loads = int((owners == -1).sum()), np.bincount(owners[owners >= 0], minlength=reviewers)
+        assert abs(shared - n * overlap) < 1 and loads.sum() + shared == n and np.ptp(loads) <= 1
+        assert audit.deal(2 * n, reviewers, overlap, seed)[:n].tolist() == owners.tolist()
+    assert audit.deal(500, 3, 0.3, 6).tolist() != owners.tolist()
 
 
 def test_members_of_strata_are_drawn_in_turn_and_more_of_them_begin_with_the_same():

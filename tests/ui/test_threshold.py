@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import math
+from dataclasses import replace
 from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ifguide.errors import ConfigError
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.study.analysis import audit_sample
 from ifguide.study.analysis.groups import SOURCE, column_shares, split_documents
@@ -22,6 +25,8 @@ from ifguide.ui.threshold.overlap_panel import only_one
 from ifguide.ui.threshold.tuning import Tuning, apply_choice, read_address, write_address
 from tests.app import fake_study
 from tests.app.fake_study import write_study
+
+HOSTILE = "<img src=x onerror=alert(1)> \u202edrow **bold**\n$x$ [a](javascript:alert(1))"
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +239,45 @@ def test_verdicts_of_an_audit_are_those_of_who_gave_them(tmp_path):
     assert [blind_audit.describe(*of, by)["done"] for by in ("Ann", "Ben", "")] == [2, 0, 0]
     blind_audit.act(*of, {"do": "undo"}, above=40, by="Ann")
     assert blind_audit.describe(*of, "Ann")["toxic"] == 1
+
+
+def test_a_team_shares_an_audit_and_each_sees_only_their_own_part_of_it(tmp_path):
+    study = write_study(tmp_path / "cache", until="index")
+    loaded, log = Loaded(study, study_fingerprint(study)), VerdictLog(study.root)
+    of, names = (loaded, "own_loss", log), ("Ann", "<script>x = 1</script>", "Cy")
+    blind_audit.act(*of, {"do": "open"}, above=40)
+    audit_sample.save_team(study, audit_sample.Team(names, 0.1, HOSTILE))
+    team, audit = audit_sample.read_team(study), audit_sample.read_audit(study, "own_loss")
+    assert (team.reviewers, team.guideline) == (names, HOSTILE)
+    parts = {name: audit_sample.open_queue(audit, team, log, name).items for name in names}
+    assert sorted({i for part in parts.values() for i in part}) == [*range(40)]
+    assert len(set.intersection(*map(set, parts.values()))) == 4 and sum(map(len, parts.values())) == 36 + 3 * 4
+    for name, part in parts.items():
+        assert audit_sample.open_queue(audit, replace(team, reviewers=names[::-1]), log, name).items == part
+        for item in range(40):
+            blind_audit.act(*of, {"do": "toxic" if item % 2 else "fine", "item": item}, above=40, by=name)
+        assert len(log.reviewers()[name]) == len(part) == blind_audit.describe(*of, name)["n"]
+    told = blind_audit.describe(*of, "Dan")
+    assert told["stranger"] and not told["items"] and (told["done"], told["n"]) == (40, 40)
+    assert told["guideline"] == HOSTILE and told["rows"] == blind_audit.describe(*of, "Ann")["rows"] != []
+    blind_audit.act(*of, {"do": "fine", "item": 0}, above=40, by="Dan")
+    blind_audit.act(*of, {"do": "undo"}, above=40, by="Cy")
+    assert "Dan" not in log.reviewers() and blind_audit.describe(*of, "Cy")["items"][0][0] == parts["Cy"][-1]
+
+
+def test_a_team_of_bad_names_or_with_a_long_guideline_is_refused_and_a_damaged_file_is_none(tmp_path):
+    for bad in (("a\u202eb",), ("x" * 61,), ("Ann", "Ann"), ("",), tuple(map(str, range(21)))):
+        with pytest.raises(ConfigError, match="expected"):
+            audit_sample.Team(bad)
+    for overlap, text in ((1.1, ""), (math.nan, ""), (0.1, "x" * 4001)):
+        with pytest.raises(ConfigError, match="4000 characters"):
+            audit_sample.Team((), overlap, text)
+    study = write_study(tmp_path / "cache", until="index")
+    for damaged in ("[1]", '{"reviewers": 3}', '{"reviewers": ["A"], "overlap": "x", "guideline": 1}', "{"):
+        (study.root / audit_sample.TEAM).write_text(damaged)
+        assert audit_sample.read_team(study) == audit_sample.Team()
+    (study.root / audit_sample.TEAM).write_text('{"reviewers": [], "overlap": 0.1, "guideline": "\\ud800"}')
+    assert audit_sample.read_team(study).guideline == "?"
 
 
 def test_an_audit_is_kept_judged_extended_and_drawn_again(tmp_path):

@@ -22,7 +22,7 @@ FORMATS = {"count": count, "score": score, "decimal": "{:.2f}".format}
 WRITTEN = {name: name for name in ("id", "source", "rank", "n_tokens", "selected", "hits", "max")}
 WRITTEN |= {"sum": "hit_sum", "sum_of_all": "sum"}
 """Column of the list as a file -> column of the table. `sum` is the one that the list shows."""
-JUDGED = ("reviewer", "verdict", "note", "first_token", "end_token")
+JUDGED = ("reviewer", "verdict", "note", "first_token", "end_token", "final")
 MOST_TEXTS = 50_000
 """A file of more documents has no texts."""
 
@@ -85,19 +85,26 @@ def describe_row(
 
 
 def write_list(
-    rows: Sequence[dict], reviewers: Mapping[str, Mapping[Target, tuple[str, str]]], corpus: TokenizedCorpus, form: str
+    rows: Sequence[dict],
+    reviewers: Mapping[str, Mapping[Target, tuple[str, str]]],
+    corpus: TokenizedCorpus,
+    form: str,
+    finals: Mapping[Target, tuple[str, str, str]] | None = None,
 ) -> str:
     """The list as `json`, or as `csv` safe for spreadsheets: a line for each verdict on a document or a span of it
-    (`reviewers` from `VerdictLog.reviewers`), or one for a document without any, with the document's text."""
+    (`reviewers` and `finals` from the methods of `VerdictLog`), or one for a document without any, with the document's
+    text."""
     judged: dict[str, list[tuple]] = {}
     for reviewer, verdicts in reviewers.items():
         for target, opinion in verdicts.items():
-            judged.setdefault(target.document, []).append((reviewer, *opinion, target.start, target.stop))
+            judged.setdefault(target.document, []).append((reviewer, *opinion, target.start, target.stop, False))
+    for target, (verdict, note, who) in (finals or {}).items():
+        judged.setdefault(target.document, []).append((who, verdict, note, target.start, target.stop, True))
     lines = []
     for row in rows:
         facts = {name: row[column] for name, column in WRITTEN.items()}
         text = {"text": corpus.document(row["document"]).text} if len(rows) <= MOST_TEXTS else {}
-        for given in judged.get(row["id"], [("", "", "", None, None)]):
+        for given in judged.get(row["id"], [("", "", "", None, None, False)]):
             lines.append(facts | dict(zip(JUDGED, given, strict=True)) | text)
     if form == "json":
         return json.dumps(lines, indent=1, ensure_ascii=False)

@@ -15,6 +15,7 @@ import streamlit as st
 from ifguide.errors import ConfigError, IFGuideError, StaleError
 from ifguide.selection.saved import Selection
 from ifguide.selection.verdicts import Target, VerdictLog
+from ifguide.study.analysis.audit_sample import read_team
 from ifguide.study.stages.document_table import Column
 from ifguide.ui import components
 from ifguide.ui.documents import lines as document_list
@@ -79,8 +80,8 @@ def show_reader(request: Request) -> None:
     """The list and the viewer; reruns alone, without the page."""
     browser = _browser_state()
     name = browser.get("reviewer")
-    if isinstance(name, str) and (name := name.strip()[:60]) != st.session_state.get("reviewer"):
-        st.session_state["reviewer"] = name
+    if isinstance(name, str) and (name := name.strip()[:60]) != st.session_state.get("named_here"):
+        st.session_state["reviewer"] = st.session_state["named_here"] = name  # another page may ask for it, too
         if st.session_state.get("verdicts"):  # filters by verdict are this reviewer's
             st.rerun()
     sorts = request.store.sorts()
@@ -119,6 +120,7 @@ def show_reader(request: Request) -> None:
         "figure": column.title if column.note else "Sum",
         "searched": request.search is not None,
         "reviewer": st.session_state.get("reviewer"),
+        "guideline": read_team(request.loaded.study).guideline,
         "most": MOST_AT_ONCE,
         "sorts": [{"name": key, "title": other.title, "falls": not other.rising} for key, other in sorts.items()],
         "viewer": viewer_settings(request.layers, corpus, f"“{selection_title(request.selection.name)}”"),
@@ -309,6 +311,8 @@ def _describe(request: Request, row: dict, given: tuple[str, str, str], spans: l
     by, opinions = document_data.reviewer(), request.log.opinions(Target(row["id"]))
     if by in opinions:  # the others' verdicts would sway one who has not judged yet
         facts += [f"{who}: {verdict}" for who, (verdict, _) in opinions.items() if who not in ("", by)]
+        if final := request.log.finals().get(Target(row["id"])):
+            facts.append(f"decided: {final[0]}")
     return {
         "id": row["id"],
         "facts": facts,

@@ -268,6 +268,8 @@ class Reader extends ReaderFrame {
     // Each in a bdi, so that a name that changes the writing direction changes only its own.
     this.facts.replaceChildren(...doc.facts.flatMap((fact, i) => [i ? " · " : "", element("bdi", "", fact)]));
     this.facts.title = this.rankNote();
+    this.rule.hidden = !view.guideline;
+    this.rule.lastChild.textContent = view.guideline;
     const changed = this.viewer.doc?.key !== doc.key;
     this.viewer.setDocument(doc);
     if (range) this.viewer.goTo(...range);

@@ -144,7 +144,9 @@ class ReaderFrame {
     fold.append(element("summary", "", "Colours and legend"), tools, this.viewer.legend, this.viewer.foot);
     this.viewer.frame.append(this.viewer.map);
     this.body = element("div", "body");
-    this.body.append(head, this.viewer.frame, this.viewer.strip, bar, fold);
+    this.rule = element("details", "rule");
+    this.rule.append(element("summary", "", "Guideline"), element("p"));
+    this.body.append(head, this.rule, this.viewer.frame, this.viewer.strip, bar, fold);
     this.right.append(this.warning, this.body);
     this.dialog = element("dialog", "help");
     this.dialog.onclick = (event) => { if (event.target === this.dialog) this.dialog.close(); };

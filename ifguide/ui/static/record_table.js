@@ -85,6 +85,14 @@ function fillCell(cell, column, value, veil) {
     }
     cell.className = "long";
     cell.append(excerpt);
+  } else if (column.kind === "choices") {
+    cell.className = "short";
+    cell.append(...value.map(([label, pick, on]) => {
+      const choice = element("button", `quiet choice${on ? " on" : ""}`, label);
+      choice.dataset.pick = pick;
+      choice.setAttribute("aria-pressed", String(on));
+      return choice;
+    }));
   } else if (column.kind === "state") {
     cell.append(element("span", `state ${value[0]}`, value[1]));
     if (value[2]) cell.append(element("span", "under", value[2]));
@@ -179,6 +187,7 @@ export default function (component) {
   root.replaceChildren(...(data.heading.length ? [heading] : []), scroll, more);
   if (at >= 0) root.querySelectorAll("button, tr[tabindex]")[at]?.focus({ preventScroll: true });
 
+  table.onclick = ({ target }) => { if (target.dataset.pick) setTriggerValue("pick", target.dataset.pick); };
   if (!data.pickable) return;
   const pick = (event) => {
     const line = event.target.closest("tr[data-key]");

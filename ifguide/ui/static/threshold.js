@@ -190,7 +190,7 @@ function makeBoard(root) {
 
   // The precision curves' values at the handle, or why there are none.
   function paintPrecision(place) {
-    const { rows, done, n, open, readOnly } = board.data.audit, { above } = board.shown;
+    const { rows, done, n, open, readOnly, agreement } = board.data.audit, { above } = board.shown;
     const inside = rows.length && above >= rows[0][1] && above <= rows.at(-1)[1];
     const column = (i) => between(rows.map((row) => row[1]), rows.map((row) => row[i]), above);
     const labelled = board.labels && between(board.labels.above, board.labels.share, above);
@@ -200,6 +200,7 @@ function makeBoard(root) {
     else if (rows.length) parts.push("outside the audit");
     else if (done) parts.push("the curve needs a verdict in every part of the scores");
     if (labelled !== null) parts.push(`┅ ${per(labelled)}% by human labels`);
+    if (agreement) parts.push(agreement);
     precisionNow.textContent = parts.join(" · ") || (open ? "drawn from your verdicts" : readOnly ? "not audited" : "judge tokens to see it");
     place(precisionDot, inside ? board.precisionY(column(2)) : labelled === null ? null : board.precisionY(labelled));
     begin.hidden = open || readOnly || !board.data.nTail;

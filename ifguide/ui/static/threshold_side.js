@@ -88,7 +88,7 @@ const MORE = 40;
 // next token is there at once; `act` sends the list.
 function makeAudit(act) {
   const box = element("div", "audit"), head = element("div", "heading"), count = element("span", "num soft");
-  const bar = element("span", "bar"), line = element("p", "text"), note = element("p", "soft small");
+  const bar = element("span", "bar"), line = element("p", "text"), note = element("p", "soft small"), guideline = element("p", "guideline small");
   const answers = element("div", "row"), tools = element("div", "row"), ask = element("div", "row ask");
   let audit = null, veil = "", shown = false, acts = [], number = 0;
   const button = (name, key, press) => {
@@ -120,7 +120,7 @@ function makeAudit(act) {
   box.setAttribute("role", "group");
   box.setAttribute("aria-label", "Blind audit");
   line.setAttribute("aria-live", "polite");
-  box.append(head, bar, line, answers, note, tools, ask);
+  box.append(head, bar, line, answers, guideline, note, tools, ask);
 
   function paint() {
     const item = next(), done = audit.done + given().length;
@@ -128,12 +128,16 @@ function makeAudit(act) {
     bar.firstChild.style.transform = `scaleX(${audit.n ? done / audit.n : 0})`;
     const over = done >= audit.n;
     if (item) fillContext(line, item[1], veil && !shown ? "all" : ""); // blurred words would say which are selected
-    else fillContext(line, [[over ? "All tokens are judged." : "…", 0]], "");
-    answers.hidden = over;
+    else fillContext(line, [[over ? "All tokens are judged." : audit.stranger ? "" : "…", 0]], "");
+    answers.hidden = over || audit.stranger;
+    guideline.hidden = !audit.guideline || answers.hidden;
+    guideline.textContent = audit.guideline;
     more.hidden = !over || !audit.more;
-    show.hidden = !veil || over;
+    show.hidden = !veil || over || audit.stranger;
     show.firstChild.data = shown ? "Hide text" : "Show text";
-    note.textContent = over
+    note.textContent = audit.stranger
+      ? "A team shares this audit. Choose your name under Team to see your part of it."
+      : over
       ? `${audit.toxic} toxic, ${audit.fine} fine, ${audit.unsure} unsure (left out of the curve).`
       : "Is the marked word toxic here? Scores and human labels stay hidden until you close the audit. Verdicts are saved at once; you can go on another day.";
   }
