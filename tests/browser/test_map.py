@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from ifguide.study.analysis.document_map import read_map
+from ifguide.study.analysis.document_map import rank_alike, read_map
 from ifguide.study.reading import Study
 from tests.browser.conftest import needs_browser
 from tests.browser.running_app import visit, wait_until_still
@@ -76,3 +76,18 @@ def test_arrow_keys_go_from_point_to_point_of_the_map_and_enter_opens_one(page, 
     page.keyboard.press("Enter")
     page.wait_for_url("**/documents?*")
     assert named(page, "doc") == study.corpus().document(top).id
+
+
+def test_more_like_a_document_are_listed_nearest_first_until_the_chip_is_removed(page, address, cache):
+    study, chip = Study.open("fake", cache), page.get_by_role("button", name="like: doc-007")
+    nearest = [study.corpus().document(number).id for number in rank_alike(study, "doc-007")[:25].tolist()]
+    visit(page, address, "documents?doc=doc-007&sort=length")
+    page.get_by_role("button", name="More like this").click()
+    for act in (chip.wait_for, page.reload):
+        act()
+        page.locator(".list .line").first.filter(has_text="doc-007").wait_for()
+        wait_until_still(page)
+        assert page.locator(".line .name").all_inner_texts() == nearest and "sort=" not in page.url
+    chip.click()
+    page.get_by_text("62 of 62").wait_for()
+    assert named(page, "doc") == "doc-007" and "like=" not in page.url

@@ -45,6 +45,19 @@ def read_map(study: Study, suffix: str = ".npy") -> np.ndarray | None:
         return None
 
 
+def rank_alike(study: Study, document: str) -> np.ndarray:
+    """Numbers of the documents with a place on the map, int64, those that the base model reads most like one first: by
+    the distance between their `STATES`, equals by number. An InputError: there is no such document, or it has no place;
+    a StaleError: there is no map."""
+    number, states = study.corpus().index_of(document), read_map(study, STATES)
+    if states is None:
+        raise StaleError(f"there is no map of documents with neighbours; draw it with `ifguide map {study.name}`")
+    distances = np.linalg.norm(states - states[number], axis=1)
+    if not np.isfinite(distances[number]):
+        raise InputError(f"{document!r} has no token with a score, so no document is like it; choose another one")
+    return np.argsort(distances, kind="stable")[: np.isfinite(distances).sum()]
+
+
 def draw_map(study: Study, progress: Progress | None = None) -> np.ndarray:
     """Give each document a place, and keep the map and the reduced states. The same study gives the same map.
 

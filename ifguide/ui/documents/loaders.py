@@ -12,6 +12,7 @@ from streamlit.runtime.scriptrunner import add_script_run_ctx
 from ifguide.config.names import BASE, DEFAULT
 from ifguide.errors import IFGuideError, StaleError
 from ifguide.selection.verdicts import VerdictLog
+from ifguide.study.analysis.document_map import STATES, rank_alike, read_map
 from ifguide.study.freshness import find_change, unit_state
 from ifguide.study.lineage import scores_unit
 from ifguide.study.stages.document_table import CORPUS
@@ -85,6 +86,16 @@ def warm_up(loaded: Loaded) -> None:
 @remembered(16, "Searching the text of every document…")
 def search_text(loaded: Loaded, search: str, regex: bool) -> tuple[int, ...]:
     return tuple(document_list.find_text(loaded.corpus().batches, search, regex=regex).tolist())
+
+
+def find_alike(loaded: Loaded, document: str) -> tuple[int, ...]:
+    """All documents, those most like one first; none where there is no map, which `offer_map` then draws."""
+    return _rank_alike(loaded, document) if read_map(loaded.study, STATES) is not None else ()
+
+
+@remembered(4)
+def _rank_alike(loaded: Loaded, document: str) -> tuple[int, ...]:
+    return tuple(rank_alike(loaded.study, document).tolist())
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

@@ -30,7 +30,8 @@ def show_map(loaded: Loaded, exact: Resolved, marked: np.ndarray, what: str) -> 
     of the documents in the box that the reader drew; None without a box."""
     places = read_map(loaded.study)
     if places is None:
-        _offer(loaded)
+        note = "Shows every document as a point, near documents that are similar to the base model. Takes minutes."
+        job_panel.offer_map(loaded.study.root, note)
         return None
     parts = choose_drawn(places, marked)
     figure = map_figure(loaded.corpus(), exact, places, parts)
@@ -48,15 +49,6 @@ def show_map(loaded: Loaded, exact: Resolved, marked: np.ndarray, what: str) -> 
     if opened is not None:
         layout.open_document(loaded, loaded.corpus().document(int(opened)).id)
     return None
-
-
-def _offer(loaded: Loaded) -> None:
-    if job_panel.is_pending(loaded.study.root, "map"):
-        st.caption("The map is being drawn; it appears here.")
-    else:
-        st.write("Shows every document as a point, near documents that are similar to the base model. Takes minutes.")
-        if st.button("Draw the map", icon=":material/play_arrow:", key="map_start"):
-            job_panel.start(loaded.study.root, ["map", loaded.name])
 
 
 def _explain(marked: str, places: np.ndarray, n_drawn: int) -> None:
