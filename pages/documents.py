@@ -23,6 +23,7 @@ FILTERS: dict[str, tuple[object, str]] = {
     "only": (False, "with selected tokens"),
     "copies": (False, "every near-duplicate"),
     "like": ("", "like: {}"),
+    "box": ("", "in a box of the map"),
     "verdicts": ([], "verdict: {}"),
     "spans": ("any", "human labels: {}"),
     "lowest": (None, "sum ≥ {}"),
@@ -51,6 +52,10 @@ def ask_more(loaded: Loaded) -> dict:
     note = f"Lists the {ALIKE} documents that the base model reads most like it, of those that pass the other filters."
     more["like"] = st.text_input(
         "Like the document", key="like", placeholder="its name", help=note, bind="query-params"
+    ).strip()
+    note = "A part of the map of documents, as its link “Open the box in Documents” on the Threshold page gives it."
+    more["box"] = st.text_input(
+        "Box of the map", key="box", placeholder="0,1.5,-2,3", max_chars=500, help=note, bind="query-params"
     ).strip()
     low, high = st.columns(2)
     for side, key, label in ((low, "lowest", "Lowest sum of scores"), (high, "highest", "Highest sum of scores")):
@@ -87,6 +92,8 @@ def build_filter(loaded: Loaded, asked: dict, store: DocumentStore, log: Verdict
         collapse=not asked["copies"] and store.has_copies,
     )
     criteria = document_data.filter_verdicts(criteria, asked["verdicts"], log, store)
+    if asked["box"]:
+        criteria = document_data.narrow(criteria, document_data.find_boxed(loaded, asked["box"]))
     if asked["search"]:
         matches = document_data.search_text(loaded, asked["search"], asked["regex"])
         criteria = document_data.narrow(criteria, matches)
@@ -141,10 +148,8 @@ with layout.guard():
         st.space("stretch")
         offer_list(loaded, store, criteria, log)
     if asked["like"] and not criteria.like:
-        note = (
-            "The map of documents tells which are alike. Drawing it takes the base model one pass over {} tokens, once;"
-        )
-        note += " until then the list shows all documents."
+        note = "The map of documents tells which are alike; until it is drawn, the list shows all documents."
+        note += " Drawing it takes the base model one pass over {} tokens, once."
         job_panel.offer_map(loaded.study.root, note.format(count(loaded.corpus().n_tokens)))
     reader.follow_address()
     linked = st.query_params.get("doc")

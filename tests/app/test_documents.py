@@ -147,6 +147,9 @@ def test_likeness_is_a_filter_with_a_chip_and_without_a_map_an_offer_to_draw_it(
     assert not app.error and listed() == ["3 of 62"] and app.button(key="drop_like").label == r"like\: doc\-007"
     app.button(key="drop_like").click().run()
     assert listed() == ["62 of 62"] and "drop_like" not in [button.key for button in app.button]
+    inside = np.flatnonzero((np.load(map_path(planted)) > 0).all(axis=1))
+    app = open_app(planted.root.parent, "documents", box="0,9,9,0")
+    assert listed() == [f"{len(inside)} of 62"] and app.button(key="drop_box")
     map_path(planted).with_suffix(STATES).unlink()
     app = open_app(planted.root.parent, "documents", like="doc-007")
     assert not app.error and listed() == ["62 of 62"] and app.button(key="map_start")

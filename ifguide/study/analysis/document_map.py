@@ -58,6 +58,16 @@ def rank_alike(study: Study, document: str) -> np.ndarray:
     return np.argsort(distances, kind="stable")[: np.isfinite(distances).sum()]
 
 
+def in_boxes(places: np.ndarray, boxes: str) -> np.ndarray:
+    """Which documents at some places, (D, 2), are in any of the boxes, bool (D,). A box is `x,x,y,y`, its ends in any
+    order; a `;` is between boxes. An InputError: they are none."""
+    try:
+        ends = np.sort(np.array([[float(end) for end in box.split(",")] for box in boxes.split(";")]).reshape(-1, 2, 2))
+    except ValueError as error:
+        raise InputError(f"expected a box of the map such as 0,1.5,-2,3, got {boxes!r}; draw it on the map") from error
+    return np.any([((places >= e[:, 0]) & (places <= e[:, 1])).all(axis=1) for e in ends], axis=0)
+
+
 def draw_map(study: Study, progress: Progress | None = None) -> np.ndarray:
     """Give each document a place, and keep the map and the reduced states. The same study gives the same map.
 

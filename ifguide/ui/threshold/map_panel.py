@@ -1,7 +1,6 @@
 """The map of documents, which places similar ones near each other and colours them by influence."""
 
 import html
-from collections.abc import Iterable
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,7 +9,7 @@ import streamlit as st
 
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.selection.index import Resolved
-from ifguide.study.analysis.document_map import SAMPLE, read_map
+from ifguide.study.analysis.document_map import SAMPLE, in_boxes, read_map
 from ifguide.ui import components, job_panel, layout
 from ifguide.ui.chart_style import calm
 from ifguide.ui.format import count, count_of
@@ -43,7 +42,10 @@ def show_map(loaded: Loaded, exact: Resolved, marked: np.ndarray, what: str) -> 
     chosen = chart["selection"]
     opened = components.map_keys(key="map_keys")
     if opened is None and chosen["box"]:
-        return np.flatnonzero(in_boxes(places, chosen["box"])[exact.ranking.order])
+        boxes = ";".join(",".join(f"{end:.7g}" for end in (*box["x"], *box["y"])) for box in chosen["box"])
+        query, icon = {"study": loaded.name, "box": boxes}, ":material/article:"
+        st.page_link("pages/documents.py", label="Open the box in Documents", icon=icon, query_params=query)
+        return np.flatnonzero(in_boxes(places, boxes)[exact.ranking.order])
     if opened is None and chosen["points"]:
         opened = chosen["points"][0]["customdata"]["0"]
     if opened is not None:
@@ -70,12 +72,6 @@ def choose_drawn(places: np.ndarray, marked: np.ndarray) -> list[np.ndarray]:
     small, large = placed[~marked[placed]], placed[marked[placed]]
     large = large[: max(DRAWN_MOST // 2, DRAWN_MOST - len(small))]
     return [small[: DRAWN_MOST - len(large)], large]
-
-
-def in_boxes(places: np.ndarray, boxes: Iterable) -> np.ndarray:
-    """Which documents are in any of Plotly's boxes, bool (D,); a box has its ends as `x` and `y`."""
-    ends = [np.sort([box["x"], box["y"]]) for box in boxes]  # (2, 2): from, to
-    return np.any([((places >= e[:, 0]) & (places <= e[:, 1])).all(axis=1) for e in ends], axis=0)
 
 
 def map_figure(corpus: TokenizedCorpus, exact: Resolved, places: np.ndarray, parts: list[np.ndarray]) -> go.Figure:
