@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ifguide.errors import InputError
-from ifguide.study.analysis.document_map import in_boxes, map_path, read_map
+from ifguide.study.analysis.document_map import in_boxes, map_path, name_clusters, read_map
 from ifguide.study.sharing.packed import pack_study, unpack_study
 from ifguide.study.stages.select import open_index
 from ifguide.ui import job_panel
@@ -91,3 +91,24 @@ def test_names_stay_text_and_colour_is_the_sum_that_the_list_shows(tmp_path):
     assert figure.data[1].marker.color.tolist() == found.ranking.sum_above[part].astype(np.float32).tolist()
     ranks = [found.ranking.order.tolist().index(n) + 1 for n in part]
     assert figure.data[1].customdata.tolist() == [[n, r, found.taken[n]] for n, r in zip(part, ranks, strict=True)]
+
+
+def test_clusters_are_named_by_their_own_words_and_offensive_ones_are_blocks(open_app, tmp_path):
+    topics = ["apples", "rivers", "engines", "violins", "glaciers", "lanterns", "idiot", "saddles"]
+    rows = [{"id": f"d{n}", "source": "a", "text": f"people like {topics[n % 8]}", "spans": []} for n in range(80)]
+    study = write_study(tmp_path / "cache", content=Content(documents=rows))
+    write_map(study)
+    at = np.arange(80) % 8
+    places = np.stack([at % 4 * 100, at // 4 * 100], axis=1).astype(np.float32)
+    np.save(map_path(study), places)
+    named = name_clusters(study, places)
+    assert sorted((x, y, words) for x, y, words in named) == sorted(
+        (float(n % 4 * 100), float(n // 4 * 100), [topic]) for n, topic in enumerate(topics)
+    )
+    app = open_app(tmp_path / "cache", "threshold", part="Map")
+    labels = lambda: [one["text"] for one in json.loads(chart()).get("layout", {}).get("annotations", [])]  # noqa: E731
+    chart = lambda: app.get("plotly_chart")[0].proto.spec  # noqa: E731
+    assert labels() == []  # all text is hidden
+    app.session_state["veil"] = "words"
+    app.run()
+    assert not app.error and {*labels()} == {*topics} - {"idiot"} | {"█████"}

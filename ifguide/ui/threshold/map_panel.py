@@ -9,11 +9,11 @@ import streamlit as st
 
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.selection.index import Resolved
-from ifguide.study.analysis.document_map import SAMPLE, in_boxes, read_map
-from ifguide.ui import components, job_panel, layout
+from ifguide.study.analysis.document_map import SAMPLE, in_boxes, name_clusters, read_map
+from ifguide.ui import components, job_panel, layout, veil
 from ifguide.ui.chart_style import calm
 from ifguide.ui.format import count, count_of
-from ifguide.ui.loaders import Loaded
+from ifguide.ui.loaders import Loaded, remembered
 from ifguide.ui.palette import MUTED, TEACHES
 
 DRAWN_MOST = 30_000
@@ -34,6 +34,8 @@ def show_map(loaded: Loaded, exact: Resolved, marked: np.ndarray, what: str) -> 
         return None
     parts = choose_drawn(places, marked)
     figure = map_figure(loaded.corpus(), exact, places, parts)
+    if components.veiled() != "all":
+        figure.update_layout(annotations=[_label(*name) for name in _name_clusters(loaded, bool(components.veiled()))])
     _explain(f"{count_of(marked.sum(), 'document')} with {what}", places, sum(map(len, parts)))
     alt = "Map of documents. The tab Affected documents lists those that stand out."
     chart = st.plotly_chart(
@@ -53,12 +55,29 @@ def show_map(loaded: Loaded, exact: Resolved, marked: np.ndarray, what: str) -> 
     return None
 
 
+@remembered(4)
+def _name_clusters(loaded: Loaded, veiled: bool) -> list[tuple[float, float, str]]:
+    places, hidden = read_map(loaded.study), veil.study_words(loaded.study) if veiled else None
+    named = [] if places is None else name_clusters(loaded.study, places)
+    return [
+        (x, y, " · ".join(w for word in words for w in veil.veil_pieces([word], np.zeros(1, dtype=bool), hidden)))
+        for x, y, words in named
+    ]
+
+
+def _label(x: float, y: float, text: str) -> dict:
+    """The name of a cluster, which Plotly would otherwise read as markup."""
+    return {"x": x, "y": y, "text": html.escape(text), "showarrow": False, "font": {"size": 12}}
+
+
 def _explain(marked: str, places: np.ndarray, n_drawn: int) -> None:
     n_placed = int(np.isfinite(places[:, 0]).sum())
     sentences = [
         f"Large: {marked}. Near points are similar to the base model; distances between groups mean little.",
         "Click a point to read its document. The tool in the corner draws a box and lists the documents in it.",
     ]
+    if components.veiled() != "all":
+        sentences.append("The words on a group are in more of its documents than elsewhere.")
     if n_placed > SAMPLE:
         sentences.append(f"{count(SAMPLE)} documents were laid out; the others are beside their nearest neighbours.")
     if n_drawn < n_placed:
