@@ -50,13 +50,9 @@ def ask_more(loaded: Loaded) -> dict:
     if loaded.corpus().in_span is not None:
         more["spans"] = layout.choose("Human labels", SPANS, key="spans")
     note = f"Lists the {ALIKE} documents that the base model reads most like it, of those that pass the other filters."
-    more["like"] = st.text_input(
-        "Like the document", key="like", placeholder="its name", help=note, bind="query-params"
-    ).strip()
+    more["like"] = st.text_input("Like the document", key="like", help=note, bind="query-params").strip()
     note = "A part of the map of documents, as its link “Open the box in Documents” on the Threshold page gives it."
-    more["box"] = st.text_input(
-        "Box of the map", key="box", placeholder="0,1.5,-2,3", max_chars=500, help=note, bind="query-params"
-    ).strip()
+    more["box"] = st.text_input("Box of the map", key="box", max_chars=500, help=note, bind="query-params").strip()
     low, high = st.columns(2)
     for side, key, label in ((low, "lowest", "Lowest sum of scores"), (high, "highest", "Highest sum of scores")):
         more[key] = side.number_input(label, value=None, placeholder="no limit", key=key, bind="query-params")

@@ -101,10 +101,8 @@ def test_clusters_are_named_by_their_own_words_and_offensive_ones_are_blocks(ope
     at = np.arange(80) % 8
     places = np.stack([at % 4 * 100, at // 4 * 100], axis=1).astype(np.float32)
     np.save(map_path(study), places)
-    named = name_clusters(study, places)
-    assert sorted((x, y, words) for x, y, words in named) == sorted(
-        (float(n % 4 * 100), float(n // 4 * 100), [topic]) for n, topic in enumerate(topics)
-    )
+    expected = [(n % 4 * 100, n // 4 * 100, [topic]) for n, topic in enumerate(topics)]
+    assert sorted(name_clusters(study, places)) == sorted(expected)
     app = open_app(tmp_path / "cache", "threshold", part="Map")
     labels = lambda: [one["text"] for one in json.loads(chart()).get("layout", {}).get("annotations", [])]  # noqa: E731
     chart = lambda: app.get("plotly_chart")[0].proto.spec  # noqa: E731
