@@ -4,13 +4,13 @@ import streamlit as st
 
 from ifguide.config.names import DEFAULT
 from ifguide.selection.verdicts import VerdictLog
-from ifguide.ui import frame, layout
+from ifguide.ui import frame, job_panel, layout
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents import loaders as document_data
 from ifguide.ui.documents import reader, verdict_panel
 from ifguide.ui.documents import why_panel as why
 from ifguide.ui.documents.condition import EXAMPLE
-from ifguide.ui.documents.store import DocumentFilter, DocumentStore
+from ifguide.ui.documents.store import ALIKE, DocumentFilter, DocumentStore
 from ifguide.ui.documents.token_view import Layer
 from ifguide.ui.format import count, plain, selection_title
 from ifguide.ui.loaders import Loaded
@@ -22,6 +22,8 @@ FILTERS: dict[str, tuple[object, str]] = {
     "regex": (False, "regular expression"),
     "only": (False, "with selected tokens"),
     "copies": (False, "every near-duplicate"),
+    "like": ("", "like: {}"),
+    "box": ("", "in a box of the map"),
     "verdicts": ([], "verdict: {}"),
     "spans": ("any", "human labels: {}"),
     "lowest": (None, "sum ≥ {}"),
@@ -47,6 +49,10 @@ def ask_more(loaded: Loaded) -> dict:
     )
     if loaded.corpus().in_span is not None:
         more["spans"] = layout.choose("Human labels", SPANS, key="spans")
+    note = f"Lists the {ALIKE} documents that the base model reads most like it, of those that pass the other filters."
+    more["like"] = st.text_input("Like the document", key="like", help=note, bind="query-params").strip()
+    note = "A part of the map of documents, as its link “Open the box in Documents” on the Threshold page gives it."
+    more["box"] = st.text_input("Box of the map", key="box", max_chars=500, help=note, bind="query-params").strip()
     low, high = st.columns(2)
     for side, key, label in ((low, "lowest", "Lowest sum of scores"), (high, "highest", "Highest sum of scores")):
         more[key] = side.number_input(label, value=None, placeholder="no limit", key=key, bind="query-params")
@@ -76,11 +82,14 @@ def build_filter(loaded: Loaded, asked: dict, store: DocumentStore, log: Verdict
         longest=asked["longest"],
         sources=tuple(sorted(asked["sources"])),
         where=asked["where"].strip(),
+        like=document_data.find_alike(loaded, asked["like"]) if asked["like"] else (),
         only_selected=asked["only"],
         spans="" if spans == "any" else spans,
         collapse=not asked["copies"] and store.has_copies,
     )
     criteria = document_data.filter_verdicts(criteria, asked["verdicts"], log, store)
+    if asked["box"]:
+        criteria = document_data.narrow(criteria, document_data.find_boxed(loaded, asked["box"]))
     if asked["search"]:
         matches = document_data.search_text(loaded, asked["search"], asked["regex"])
         criteria = document_data.narrow(criteria, matches)
@@ -111,6 +120,7 @@ with layout.guard():
     layout.need_stage(loaded, "selection", "Documents are ranked by the selected tokens.")
     document_data.need_table(loaded)
     document_data.warm_up(loaded)
+    reader.follow_likeness()
     layout.note_changes(loaded)
     with st.container(key="filters", horizontal=True, vertical_alignment="center", gap="small"):
         asked: dict = {"search": layout.search_box("Text contains", key="search", width=220)}
@@ -133,6 +143,10 @@ with layout.guard():
         criteria = build_filter(loaded, asked, store, log)
         st.space("stretch")
         offer_list(loaded, store, criteria, log)
+    if asked["like"] and not criteria.like:
+        note = "The map of documents tells which are alike; until it is drawn, the list shows all documents."
+        note += " Drawing it takes the base model one pass over {} tokens, once."
+        job_panel.offer_map(loaded.study.root, note.format(count(loaded.corpus().n_tokens)))
     reader.follow_address()
     linked = st.query_params.get("doc")
     if linked and store.find(linked) is None:

@@ -133,28 +133,33 @@ def borrow(
 def documents(
     name: StudyName,
     where: Annotated[str, Option(metavar="CONDITION", help="List those for which it is true.")] = "",
+    like: Annotated[str, Option(metavar="ID", help="List the 100 most like this document.")] = "",
     selection: SelectionName = "default",
 ) -> Answer:
     """Write the app's list of documents, or filter it.
 
     Only tables that are missing, out of date or damaged are written. `ifguide run` writes those of its own selections.
     A condition is as on the app's Documents page, such as --where "hit_sum > 5 and n_tokens < 400"; it lists documents
-    by rank in the selection.
+    by rank in the selection. --like lists those that the base model reads most like one, nearest first, of those for
+    which the condition is true; it needs the map of `ifguide map`.
     """
     from ifguide.cli.terminal import format_table
+    from ifguide.study.analysis.document_map import rank_alike
     from ifguide.study.stages.document_table import write_tables
     from ifguide.ui.documents.store import DocumentFilter, open_documents
 
     study = open_study(name)
-    if where.strip():
+    if where.strip() or like:
         with follow_run("documents"):
             store = open_documents(study, selection)
-            lines = store.described(store.order(DocumentFilter(where=where.strip())))
+            alike = tuple(rank_alike(study, like).tolist()) if like else ()
+            lines = store.described(store.order(DocumentFilter(where=where.strip(), like=alike)))
         heads = ("rank", "id", "source", "n_tokens", "selected", "hit_sum")
         rows = [[str(line[head]) for head in heads[:-1]] + [f"{line['hit_sum']:.4g}"] for line in lines[:LISTED]]
         more = f", the first {LISTED} here; --json has all" * (len(lines) > LISTED)
         text = f"{format_table(heads, rows)}\n\n{len(lines):,} of {store.n_documents:,} documents{more}"
-        return Answer({"study": name, "selection": selection, "where": where, "documents": lines}, text)
+        asked = {"selection": selection, "where": where, "like": like}
+        return Answer({"study": name, **asked, "documents": lines}, text)
     with follow_run("documents") as progress:
         written = write_tables(study, report=lambda d, n: progress.report(d, n, "documents"))
     n_documents = study.corpus().n_documents

@@ -28,6 +28,18 @@ def is_pending(root: Path, *command: str) -> bool:
     return any(other[: len(command)] == command for other in commands)
 
 
+def offer_map(root: Path, why: str) -> None:
+    """Say what the map of documents is for, and offer to draw it where that can be."""
+    if is_pending(root, "map"):
+        st.caption("The map of documents is being drawn; this page then shows it.")
+    elif refuse_recorded(root):
+        st.caption("This study was packed without its map of documents, and none can be drawn in it.")
+    else:
+        st.write(why)
+        if st.button("Draw the map", icon=":material/play_arrow:", key="map_start"):
+            start(root, ["map", root.name])
+
+
 def refuse_recorded(root: Path) -> bool:
     """Whether the study in a folder is recorded, so that nothing can be computed in it and nothing is offered."""
     return read_record(root) is not None

@@ -4,15 +4,21 @@ import csv
 import io
 import json
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from ifguide.cli.main import app as command
+from ifguide.errors import InputError, StaleError
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.study.analysis.audit_sample import Team, draw_audit, open_queue, read_team
+from ifguide.study.analysis.document_map import STATES, map_path, rank_alike
 from ifguide.ui import components
+from ifguide.ui.documents import store as document_store
 from ifguide.ui.documents.lines import write_list
-from ifguide.ui.documents.store import open_documents
+from ifguide.ui.documents.store import DocumentFilter, open_documents
 from tests.app.conftest import shown_text
-from tests.app.fake_study import write_study
+from tests.app.fake_study import write_map, write_study
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +152,51 @@ def test_a_condition_from_the_address_or_the_box_narrows_the_list(open_app, judg
     clear.click().run()
     [box] = [field for field in app.text_input if field.label == "Condition"]
     assert listed() == ["62 of 62"] and not box.value
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    """A study with a map, where documents 7, 9, 30 and 11 are near document 7, in that order, 11 and 12 equally; and 20
+    has no place. A list keeps three of those that are alike."""
+    study = write_study(tmp_path / "cache")
+    states = np.full((study.corpus().n_documents, 2), 90, dtype=np.float32)
+    states[[7, 9, 30, 11, 12, 20]] = [[0, 0], [1, 0], [0, -2], [3, 0], [0, 3], [np.nan, np.nan]]
+    write_map(study)
+    np.save(map_path(study).with_suffix(STATES), states)
+    monkeypatch.setattr(document_store, "ALIKE", 3)
+    monkeypatch.setenv("IFGUIDE_CACHE", str(tmp_path / "cache"))
+    return study
+
+
+def test_a_list_keeps_the_nearest_of_those_that_pass_first_the_nearest(planted):
+    like = rank_alike(planted, "doc-007").tolist()
+    assert like[:6] == [7, 9, 30, 11, 12, 0] and len(like) == len({*like} - {20}) == planted.corpus().n_documents - 1
+    store, criteria = open_documents(planted, "default"), DocumentFilter(like=tuple(like))
+    assert store.order(criteria).tolist() == [7, 9, 30]
+    assert store.order(criteria, sort="nearest", descending=True).tolist() == [30, 9, 7]
+    assert store.order(criteria, sort="id", descending=True).tolist() == [30, 9, 7]
+    assert store.order(DocumentFilter(like=criteria.like, only=(20, 12, 11, 30))).tolist() == [30, 11, 12]
+    for document, error, why in (("doc-020", InputError, "no token with a score"), ("x", InputError, "ids look like")):
+        with pytest.raises(error, match=why):
+            rank_alike(planted, document)
+    shown = CliRunner().invoke(
+        command, ["documents", "fake", "--like", "doc-007", "--where", "id <> 'doc-009'", "--json"]
+    )
+    assert [line["id"] for line in json.loads(shown.stdout)["documents"]] == ["doc-007", "doc-030", "doc-011"]
+    map_path(planted).with_suffix(STATES).unlink()
+    with pytest.raises(StaleError, match="draw it with `ifguide map fake`"):
+        rank_alike(planted, "doc-007")
+
+
+def test_likeness_is_a_filter_with_a_chip_and_without_a_map_an_offer_to_draw_it(open_app, planted):
+    app = open_app(planted.root.parent, "documents", like="doc-007")
+    listed = lambda: [caption.value for caption in app.caption if " of " in caption.value]  # noqa: E731
+    assert not app.error and listed() == ["3 of 62"] and app.button(key="drop_like").label == r"like\: doc\-007"
+    app.button(key="drop_like").click().run()
+    assert listed() == ["62 of 62"] and "drop_like" not in [button.key for button in app.button]
+    inside = np.flatnonzero((np.load(map_path(planted)) > 0).all(axis=1))
+    app = open_app(planted.root.parent, "documents", box="0,9,9,0")
+    assert listed() == [f"{len(inside)} of 62"] and app.button(key="drop_box")
+    map_path(planted).with_suffix(STATES).unlink()
+    app = open_app(planted.root.parent, "documents", like="doc-007")
+    assert not app.error and listed() == ["62 of 62"] and app.button(key="map_start")

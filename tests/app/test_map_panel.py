@@ -4,8 +4,10 @@ import base64
 import json
 
 import numpy as np
+import pytest
 
-from ifguide.study.analysis.document_map import map_path, read_map
+from ifguide.errors import InputError
+from ifguide.study.analysis.document_map import in_boxes, map_path, name_clusters, read_map
 from ifguide.study.sharing.packed import pack_study, unpack_study
 from ifguide.study.stages.select import open_index
 from ifguide.ui import job_panel
@@ -73,8 +75,10 @@ def test_of_a_large_corpus_some_of_each_kind_are_drawn_and_a_small_one_whole(mon
 
 def test_a_box_holds_what_is_between_its_ends_in_any_order():
     places = np.array([[0, 0], [1, 1], [2, 2], [np.nan, np.nan]], dtype=np.float32)
-    inside = map_panel.in_boxes(places, [{"x": [1.5, 0.5], "y": [3, 0]}, {"x": [1.9, 2.1], "y": [1.9, 2.1]}])
-    assert inside.tolist() == [False, True, True, False]
+    assert in_boxes(places, "1.5,0.5,3,0;1.9,2.1,1.9,2.1").tolist() == [False, True, True, False]
+    for wrong in ("1,2,3", "a,b,c,d", "1,2,3,4;5", ";"):
+        with pytest.raises(InputError, match="expected a box of the map"):
+            in_boxes(places, wrong)
 
 
 def test_names_stay_text_and_colour_is_the_sum_that_the_list_shows(tmp_path):
@@ -87,3 +91,22 @@ def test_names_stay_text_and_colour_is_the_sum_that_the_list_shows(tmp_path):
     assert figure.data[1].marker.color.tolist() == found.ranking.sum_above[part].astype(np.float32).tolist()
     ranks = [found.ranking.order.tolist().index(n) + 1 for n in part]
     assert figure.data[1].customdata.tolist() == [[n, r, found.taken[n]] for n, r in zip(part, ranks, strict=True)]
+
+
+def test_clusters_are_named_by_their_own_words_and_offensive_ones_are_blocks(open_app, tmp_path):
+    topics = ["apples", "rivers", "engines", "violins", "glaciers", "lanterns", "idiot", "saddles"]
+    rows = [{"id": f"d{n}", "source": "a", "text": f"people like {topics[n % 8]}", "spans": []} for n in range(80)]
+    study = write_study(tmp_path / "cache", content=Content(documents=rows))
+    write_map(study)
+    at = np.arange(80) % 8
+    places = np.stack([at % 4 * 100, at // 4 * 100], axis=1).astype(np.float32)
+    np.save(map_path(study), places)
+    expected = [(n % 4 * 100, n // 4 * 100, [topic]) for n, topic in enumerate(topics)]
+    assert sorted(name_clusters(study, places)) == sorted(expected)
+    app = open_app(tmp_path / "cache", "threshold", part="Map")
+    labels = lambda: [one["text"] for one in json.loads(chart()).get("layout", {}).get("annotations", [])]  # noqa: E731
+    chart = lambda: app.get("plotly_chart")[0].proto.spec  # noqa: E731
+    assert labels() == []  # all text is hidden
+    app.session_state["veil"] = "words"
+    app.run()
+    assert not app.error and {*labels()} == {*topics} - {"idiot"} | {"█████"}

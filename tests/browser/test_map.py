@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from ifguide.study.analysis.document_map import read_map
+from ifguide.study.analysis.document_map import rank_alike, read_map
 from ifguide.study.reading import Study
 from tests.browser.conftest import needs_browser
 from tests.browser.running_app import visit, wait_until_still
@@ -46,6 +46,11 @@ def test_a_point_of_the_map_opens_its_document_and_a_box_lists_what_is_inside(pa
     wait_until_still(page)
     n_documents = Study.open("fake", cache).corpus().n_documents
     assert f"of {n_documents} documents" in page.get_by_test_id("stMain").inner_text()
+    page.get_by_role("link", name="Open the box in Documents").click()
+    chip = page.get_by_role("button", name="in a box of the map")
+    chip.wait_for()
+    wait_until_still(page)
+    assert page.get_by_text(f"{n_documents} of {n_documents}").is_visible() and "box=" in page.url
 
 
 def test_arrow_keys_go_from_point_to_point_of_the_map_and_enter_opens_one(page, address, cache):
@@ -76,3 +81,19 @@ def test_arrow_keys_go_from_point_to_point_of_the_map_and_enter_opens_one(page, 
     page.keyboard.press("Enter")
     page.wait_for_url("**/documents?*")
     assert named(page, "doc") == study.corpus().document(top).id
+
+
+def test_more_like_a_document_are_listed_nearest_first_until_the_chip_is_removed(page, address, cache):
+    study, chip = Study.open("fake", cache), page.get_by_role("button", name="like: doc-007")
+    nearest = [study.corpus().document(number).id for number in rank_alike(study, "doc-007")[:25].tolist()]
+    visit(page, address, "documents?doc=doc-007&sort=length")
+    page.get_by_role("button", name="More like this").click()
+    for act in (chip.wait_for, page.reload):
+        act()
+        page.locator(".list .line").first.filter(has_text="doc-007").wait_for()
+        wait_until_still(page)
+        assert page.locator(".line .name").all_inner_texts() == nearest and "sort=" not in page.url
+    chip.click()
+    page.get_by_text("62 of 62").wait_for()
+    page.wait_for_function("!location.search.includes('like=')")
+    assert named(page, "doc") == "doc-007"

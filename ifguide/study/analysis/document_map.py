@@ -4,6 +4,7 @@ A document is the mean of the base model's last hidden states over its tokens th
 of them, or all of a small corpus; each of the others goes to the median place of its nearest ones in the sample.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.config.names import BASE
+from ifguide.data.words import split_words
 from ifguide.errors import InputError, NumericalError, StaleError
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.storage import artifacts
@@ -24,6 +26,8 @@ FOLDER, VERSION, STATES = "map", 1, ".states.npy"
 SAMPLE, FEWEST = 20_000, 10
 """Documents laid out by t-SNE, and the fewest of which a map is drawn."""
 COMPONENTS, NEIGHBOURS = 50, 5
+CLUSTERS, CLUSTERED, NAMED_BY = 8, 4_000, 3
+"""Clusters that are named, the documents that they are made of, and the words that name one."""
 KEPT = 15
 """First principal components of the states that stay with the map; with more, scikit-learn searches without a tree."""
 
@@ -43,6 +47,50 @@ def read_map(study: Study, suffix: str = ".npy") -> np.ndarray | None:
         return artifacts.load_array(map_path(study).with_suffix(suffix))
     except StaleError:
         return None
+
+
+def rank_alike(study: Study, document: str) -> np.ndarray:
+    """Numbers of the documents with a place on the map, int64, those that the base model reads most like one first: by
+    the distance between their `STATES`, equals by number. An InputError: there is no such document, or it has no place;
+    a StaleError: there is no map."""
+    number, states = study.corpus().index_of(document), read_map(study, STATES)
+    if states is None:
+        raise StaleError(f"there is no map of documents with neighbours; draw it with `ifguide map {study.name}`")
+    distances = np.linalg.norm(states - states[number], axis=1)
+    if not np.isfinite(distances[number]):
+        raise InputError(f"{document!r} has no token with a score, so no document is like it; choose another one")
+    return np.argsort(distances, kind="stable")[: np.isfinite(distances).sum()]
+
+
+def in_boxes(places: np.ndarray, boxes: str) -> np.ndarray:
+    """Which documents at some places, (D, 2), are in any of the boxes, bool (D,). A box is `x,x,y,y`, its ends in any
+    order; a `;` is between boxes. An InputError: they are none."""
+    try:
+        ends = np.sort(np.array([[float(end) for end in box.split(",")] for box in boxes.split(";")]).reshape(-1, 2, 2))
+    except ValueError as error:
+        raise InputError(f"expected a box of the map such as 0,1.5,-2,3, got {boxes!r}; draw it on the map") from error
+    return np.any([((places >= e[:, 0]) & (places <= e[:, 1])).all(axis=1) for e in ends], axis=0)
+
+
+def name_clusters(study: Study, places: np.ndarray) -> list[tuple[float, float, list[str]]]:
+    """The middle of each cluster of a sample of the map, and the words of four letters or more that the most of its
+    documents have beside the share of all documents that have them; none of a map of few documents."""
+    from sklearn.cluster import KMeans
+
+    corpus, placed = study.corpus(), np.flatnonzero(np.isfinite(places[:, 0]))
+    placed = np.sort(np.random.default_rng(0).permutation(placed)[:CLUSTERED])
+    if len(placed) < 2 * CLUSTERS:
+        return []
+    means = KMeans(CLUSTERS, n_init=1, random_state=0).fit(places[placed])
+    inside: list[Counter[str]] = [Counter() for _ in range(CLUSTERS)]
+    for document, cluster in zip(placed.tolist(), means.labels_.tolist(), strict=True):
+        inside[cluster].update({word for word in split_words(corpus.document(document).text) if len(word) > 3})
+    every, named = sum(inside, Counter()), []
+    for counts, size, middle in zip(inside, np.bincount(means.labels_), means.cluster_centers_, strict=True):
+        weight = {word: n * np.log(n / size * len(placed) / every[word]) for word, n in counts.items()}
+        words = sorted((word for word in weight if weight[word] > 0), key=lambda word: (-weight[word], word))
+        named.append((float(middle[0]), float(middle[1]), words[:NAMED_BY]))
+    return named
 
 
 def draw_map(study: Study, progress: Progress | None = None) -> np.ndarray:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import streamlit as st
 from streamlit.runtime.scriptrunner import add_script_run_ctx
 
 from ifguide.config.names import BASE, DEFAULT
-from ifguide.errors import IFGuideError, StaleError
+from ifguide.errors import IFGuideError, InputError, StaleError
 from ifguide.selection.verdicts import VerdictLog
+from ifguide.study.analysis.document_map import STATES, in_boxes, rank_alike, read_map
 from ifguide.study.freshness import find_change, unit_state
 from ifguide.study.lineage import scores_unit
 from ifguide.study.stages.document_table import CORPUS
@@ -87,6 +89,16 @@ def search_text(loaded: Loaded, search: str, regex: bool) -> tuple[int, ...]:
     return tuple(document_list.find_text(loaded.corpus().batches, search, regex=regex).tolist())
 
 
+def find_alike(loaded: Loaded, document: str) -> tuple[int, ...]:
+    """All documents, those most like one first; none where there is no map, which `offer_map` then draws."""
+    return _rank_alike(loaded, document) if read_map(loaded.study, STATES) is not None else ()
+
+
+@remembered(4)
+def _rank_alike(loaded: Loaded, document: str) -> tuple[int, ...]:
+    return tuple(rank_alike(loaded.study, document).tolist())
+
+
 @st.cache_resource(max_entries=4, show_spinner=False)
 def open_log(root: str) -> VerdictLog:
     """The study's verdicts, one object shared by all readers."""
@@ -117,6 +129,13 @@ def filter_verdicts(
     numbers = store.numbers(id for id, passed in passes.items() if passed != without)
     chosen = tuple(sorted(numbers.values()))
     return replace(criteria, without=chosen) if without else replace(criteria, only=chosen)
+
+
+def find_boxed(loaded: Loaded, boxes: str) -> tuple[int, ...]:
+    """Numbers of the documents in boxes of the map. An InputError: there is no map, or no such box."""
+    if (places := read_map(loaded.study)) is None:
+        raise InputError("this study has no map of documents, so no box of it; draw the map, or remove the filter")
+    return tuple(np.flatnonzero(in_boxes(places, boxes)).tolist())
 
 
 def narrow(criteria: DocumentFilter, only: tuple[int, ...]) -> DocumentFilter:

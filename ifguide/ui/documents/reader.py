@@ -70,6 +70,23 @@ def follow_address() -> None:
         _forget_place()
 
 
+def follow_likeness() -> None:
+    """Filter by likeness to the document for which the reader just asked it; before the filters are drawn."""
+    if asked := _asked_like():
+        st.session_state.update(like=asked["id"], reader_liked=asked["stamp"])
+        st.session_state.pop("reader_sort", None)
+        set_parameter("sort", "")
+        set_parameter("falling", "")
+
+
+def _asked_like() -> dict:
+    """`id` and `stamp` of a click on “More like this” that is not followed yet, or nothing."""
+    asked = _browser_state().get("like")
+    if not isinstance(asked, dict) or not isinstance(asked.get("id"), str):
+        return {}
+    return asked if asked.get("stamp") != st.session_state.get("reader_liked") else {}
+
+
 def _forget_place() -> None:
     """Ignore the browser's own place in the list."""
     st.session_state["reader_turn"] = st.session_state.get("reader_turn", 0) + 1
@@ -84,7 +101,9 @@ def show_reader(request: Request) -> None:
         st.session_state["reviewer"] = st.session_state["named_here"] = name  # another page may ask for it, too
         if st.session_state.get("verdicts"):  # filters by verdict are this reviewer's
             st.rerun()
-    sorts = request.store.sorts()
+    if _asked_like():
+        st.rerun()
+    sorts = request.store.sorts(request.criteria)
     sort, falling, just_sorted = _sort_now(sorts, browser)
     column = sorts[sort]
     order = request.store.order(request.criteria, sort=sort, descending=falling)
@@ -119,6 +138,8 @@ def show_reader(request: Request) -> None:
         "empty": "No document passes these filters.",
         "figure": column.title if column.note else "Sum",
         "searched": request.search is not None,
+        "likes": bool(request.loaded.study.units("model")),
+        "liked": st.session_state.get("reader_liked"),
         "reviewer": st.session_state.get("reviewer"),
         "guideline": read_team(request.loaded.study).guideline,
         "most": MOST_AT_ONCE,
@@ -144,7 +165,8 @@ def _progress(request: Request, order: np.ndarray, at: int) -> dict:
     judged = np.full(request.store.n_documents, queue)
     marked = log.disputed() if queue else log.of_documents(document_data.reviewer())
     judged[[*request.store.numbers(marked).values()]] = not queue
-    counted = order if queue else request.store.order(replace(request.criteria, only_selected=True))
+    listed = replace(request.criteria, only=tuple(order.tolist())) if request.criteria.like else request.criteria
+    counted = order if queue else request.store.order(replace(listed, only_selected=True))
     counted, later = counted if len(counted) else order, (at // PAGE_SIZE + 1) * PAGE_SIZE
     following = np.flatnonzero(~judged[order[later:]])[:1] + later
     return {
@@ -186,7 +208,7 @@ def _write_verdicts(request: Request, events, order: np.ndarray, name: str) -> N
 def _sort_now(sorts: dict[str, Column], browser: dict) -> tuple[str, bool, bool]:
     """The order of the list (sort, falling) as chosen, or else from the address; and whether it was chosen just
     now."""
-    just_sorted = False
+    just_sorted, usual = False, next(iter(sorts))
     chosen = browser["sort"] if isinstance(browser.get("sort"), dict) else {}
     if chosen.get("name") in sorts and chosen.get("stamp") != st.session_state.get("reader_sorted_at"):
         sort, falling, just_sorted = chosen["name"], bool(chosen.get("descending")), True
@@ -195,11 +217,11 @@ def _sort_now(sorts: dict[str, Column], browser: dict) -> tuple[str, bool, bool]
     elif "reader_sort" in st.session_state:
         sort, falling = st.session_state["reader_sort"]
     else:
-        sort = st.query_params.get("sort", "rank")
-        sort = sort if sort in sorts else "rank"
+        sort = st.query_params.get("sort", usual)
+        sort = sort if sort in sorts else usual
         falling = st.query_params.get("falling", str(int(not sorts[sort].rising))) == "1"
-    sort = sort if sort in sorts else "rank"
-    set_parameter("sort", sort if sort != "rank" else "")
+    sort = sort if sort in sorts else usual
+    set_parameter("sort", sort if sort != usual else "")
     set_parameter("falling", "" if falling == (not sorts[sort].rising) else str(int(falling)))
     return sort, falling, just_sorted
 

@@ -29,6 +29,10 @@ from ifguide.study.stages.document_table import (
 )
 from ifguide.ui.documents.condition import read_condition, refuse
 
+ALIKE = 100
+"""Documents most like one that a list keeps."""
+NEAREST = Column("rank", "selection", None, "nearest", "Most alike first", rising=True)
+"""How those can be sorted, too."""
 _ORDERS_KEPT = 24
 _MEMORY = 2**30
 """Bytes for questions, beside the table and a copy of it."""
@@ -60,6 +64,8 @@ class DocumentFilter:
     """Only these documents, by number; None: all."""
     without: tuple[int, ...] = ()
     """None of these."""
+    like: tuple[int, ...] = ()
+    """Of those that pass all else, only the `ALIKE` that come first in this order; empty: all."""
     where: str = ""
     """Only those for which this condition on columns is true; see `ifguide.ui.documents.condition`."""
 
@@ -127,11 +133,11 @@ class DocumentStore:
         self._connection.execute(f"CREATE VIEW listed AS SELECT document, {names} FROM documents")
         self._orders = lru_cache(maxsize=_ORDERS_KEPT)(self._read_order)
 
-    def sorts(self) -> dict[str, Column]:
-        """What this study's list can be sorted by, by its name in the address."""
+    def sorts(self, criteria: DocumentFilter | None = None) -> dict[str, Column]:
+        """What this study's list can be sorted by, by its name in the address; first what it is sorted by usually."""
         return {
             column.key: column
-            for column in COLUMNS
+            for column in ((NEAREST,) if criteria and criteria.like else ()) + COLUMNS
             if column.key and (column.sql or column.stored(self.kind) in self.columns)
         }
 
@@ -139,16 +145,17 @@ class DocumentStore:
     def has_copies(self) -> bool:
         return bool(self._ask("SELECT 1 FROM documents WHERE group_size > 1 LIMIT 1"))
 
-    def order(self, criteria: DocumentFilter, *, sort: str = "rank", descending: bool = False) -> np.ndarray:
+    def order(self, criteria: DocumentFilter, *, sort: str = "", descending: bool = False) -> np.ndarray:
         """Numbers of the documents that pass, in order, int32; ties go by rank. Recent answers are cached. A
         ConfigError for an unknown sort, an InputError for a condition that is none or takes too long."""
-        if sort not in self.sorts():
-            raise ConfigError(f"expected one of {', '.join(self.sorts())} to sort by, got {sort!r}")
-        return self._orders(criteria, sort, descending)
+        sorts = self.sorts(criteria)
+        if sort and sort not in sorts:
+            raise ConfigError(f"expected one of {', '.join(sorts)} to sort by, got {sort!r}")
+        return self._orders(criteria, sort or next(iter(sorts)), descending)
 
     def _read_order(self, criteria: DocumentFilter, sort: str, descending: bool) -> np.ndarray:
         where, values = self._conditions(criteria)
-        column = self.sorts()[sort]
+        column = self.sorts(criteria)[sort]
         by = column.sql.format(kind=self.kind) or f'"{column.stored(self.kind)}"'
         statement = f"SELECT document FROM documents {where} ORDER BY {by} {'DESC' if descending else 'ASC'}, rank"
         cursor = self._connection.cursor()
@@ -165,6 +172,12 @@ class DocumentStore:
             raise refuse(why, self.asked) from error
         finally:
             limit.cancel()
+        if criteria.like:
+            place = np.full(self.n_documents, self.n_documents)
+            place[list(criteria.like)] = np.arange(len(criteria.like))
+            alike = numbers[np.argsort(place[numbers])][:ALIKE]
+            alike = alike[place[alike] < self.n_documents]
+            numbers = numbers[np.isin(numbers, alike)] if sort != NEAREST.key else alike[:: -1 if descending else 1]
         return np.ascontiguousarray(numbers, dtype=np.int32)
 
     def _conditions(self, criteria: DocumentFilter) -> tuple[str, list]:

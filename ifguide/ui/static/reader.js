@@ -86,6 +86,8 @@ class Reader extends ReaderFrame {
     const pending = this.state.events.length > 0;
     takeDocuments(data, pending);
     this.view = view;
+    this.like.hidden = !view.likes;
+    if (this.state.like?.stamp === view.liked) delete this.state.like; // the server has followed it
     if (view.reviewer === null && (view.reviewer = keptName()) !== null) this.say({ reviewer: view.reviewer });
     if (fresh) {
       this.lines.clear();
@@ -322,6 +324,10 @@ class Reader extends ReaderFrame {
     this.say({ sort: { name: sort, descending, stamp: Date.now() + Math.random() } });
   }
 
+  askLike() {
+    if (this.viewer.doc && this.view.likes) this.say({ like: { id: this.viewer.doc.id, stamp: Date.now() + Math.random() } });
+  }
+
   say(change) {
     if ("range" in change) this.drawVerdict();
     Object.assign(this.state, change);
@@ -416,7 +422,7 @@ class Reader extends ReaderFrame {
       z: () => this.undo(), v: () => this.turnVeil(), e: () => this.note.focus(),
       "]": () => this.step(1), "[": () => this.step(-1), n: () => this.step(1), p: () => this.step(-1),
       "/": () => document.querySelector('input[aria-label="Text contains"]')?.focus(),
-      g: () => this.jump.focus(), "?": () => this.showHelp(),
+      g: () => this.jump.focus(), m: () => this.askLike(), "?": () => this.showHelp(),
     };
     const action = actions[event.key];
     if (!action) return;

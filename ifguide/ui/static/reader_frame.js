@@ -4,6 +4,7 @@ const HELP = [
   ["j k", "next and previous document"], ["] [", "next and previous hit, or match of the search; also n and p"],
   ["t", "toxic"], ["f", "fine"], ["u", "unsure"], ["c", "clear the verdict"], ["z", "undo your last verdict"],
   ["e", "note on the verdict"], ["v", "show or blur this text"], ["/", "search"], ["g", "go to a place in the list"],
+  ["m", "more documents like this one"],
   ["?", "this help"], ["← →", "from token to token, once the text has the focus; with shift, mark a range"],
   ["Esc", "let go of the marked tokens"],
 ];
@@ -110,8 +111,9 @@ class ReaderFrame {
     this.before = button("‹ [", "quiet icon", () => this.step(-1), "Previous hit");
     this.after = button("] ›", "quiet icon", () => this.step(1), "Next hit");
     this.show = button("", "quiet", () => this.turnVeil(), "v");
+    this.like = button("More like this", "quiet", () => this.askLike(), "Documents that the base model reads most like this one: m");
     const bar = element("div", "bar");
-    bar.append(this.before, this.hits, this.after, this.note, this.show);
+    bar.append(this.before, this.hits, this.after, this.note, this.like, this.show);
 
     this.kinds = element("div", "kinds");
     this.kinds.setAttribute("role", "radiogroup");

@@ -1,7 +1,6 @@
 """The map of documents, which places similar ones near each other and colours them by influence."""
 
 import html
-from collections.abc import Iterable
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,11 +9,11 @@ import streamlit as st
 
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.selection.index import Resolved
-from ifguide.study.analysis.document_map import SAMPLE, read_map
-from ifguide.ui import components, job_panel, layout
+from ifguide.study.analysis.document_map import SAMPLE, in_boxes, name_clusters, read_map
+from ifguide.ui import components, job_panel, layout, veil
 from ifguide.ui.chart_style import calm
 from ifguide.ui.format import count, count_of
-from ifguide.ui.loaders import Loaded
+from ifguide.ui.loaders import Loaded, remembered
 from ifguide.ui.palette import MUTED, TEACHES
 
 DRAWN_MOST = 30_000
@@ -30,10 +29,13 @@ def show_map(loaded: Loaded, exact: Resolved, marked: np.ndarray, what: str) -> 
     of the documents in the box that the reader drew; None without a box."""
     places = read_map(loaded.study)
     if places is None:
-        _offer(loaded)
+        note = "Shows every document as a point, near documents that are similar to the base model. Takes minutes."
+        job_panel.offer_map(loaded.study.root, note)
         return None
     parts = choose_drawn(places, marked)
     figure = map_figure(loaded.corpus(), exact, places, parts)
+    if components.veiled() != "all":
+        figure.update_layout(annotations=[_label(*name) for name in _name_clusters(loaded, bool(components.veiled()))])
     _explain(f"{count_of(marked.sum(), 'document')} with {what}", places, sum(map(len, parts)))
     alt = "Map of documents. The tab Affected documents lists those that stand out."
     chart = st.plotly_chart(
@@ -42,7 +44,10 @@ def show_map(loaded: Loaded, exact: Resolved, marked: np.ndarray, what: str) -> 
     chosen = chart["selection"]
     opened = components.map_keys(key="map_keys")
     if opened is None and chosen["box"]:
-        return np.flatnonzero(in_boxes(places, chosen["box"])[exact.ranking.order])
+        boxes = ";".join(",".join(f"{end:.7g}" for end in (*box["x"], *box["y"])) for box in chosen["box"])
+        query, icon = {"study": loaded.name, "box": boxes}, ":material/article:"
+        st.page_link("pages/documents.py", label="Open the box in Documents", icon=icon, query_params=query)
+        return np.flatnonzero(in_boxes(places, boxes)[exact.ranking.order])
     if opened is None and chosen["points"]:
         opened = chosen["points"][0]["customdata"]["0"]
     if opened is not None:
@@ -50,13 +55,19 @@ def show_map(loaded: Loaded, exact: Resolved, marked: np.ndarray, what: str) -> 
     return None
 
 
-def _offer(loaded: Loaded) -> None:
-    if job_panel.is_pending(loaded.study.root, "map"):
-        st.caption("The map is being drawn; it appears here.")
-    else:
-        st.write("Shows every document as a point, near documents that are similar to the base model. Takes minutes.")
-        if st.button("Draw the map", icon=":material/play_arrow:", key="map_start"):
-            job_panel.start(loaded.study.root, ["map", loaded.name])
+@remembered(4)
+def _name_clusters(loaded: Loaded, veiled: bool) -> list[tuple[float, float, str]]:
+    places, hidden = read_map(loaded.study), veil.study_words(loaded.study) if veiled else None
+    named = [] if places is None else name_clusters(loaded.study, places)
+    return [
+        (x, y, " · ".join(w for word in words for w in veil.veil_pieces([word], np.zeros(1, dtype=bool), hidden)))
+        for x, y, words in named
+    ]
+
+
+def _label(x: float, y: float, text: str) -> dict:
+    """The name of a cluster, which Plotly would otherwise read as markup."""
+    return {"x": x, "y": y, "text": html.escape(text), "showarrow": False, "font": {"size": 12}}
 
 
 def _explain(marked: str, places: np.ndarray, n_drawn: int) -> None:
@@ -65,6 +76,8 @@ def _explain(marked: str, places: np.ndarray, n_drawn: int) -> None:
         f"Large: {marked}. Near points are similar to the base model; distances between groups mean little.",
         "Click a point to read its document. The tool in the corner draws a box and lists the documents in it.",
     ]
+    if components.veiled() != "all":
+        sentences.append("The words on a group are in more of its documents than elsewhere.")
     if n_placed > SAMPLE:
         sentences.append(f"{count(SAMPLE)} documents were laid out; the others are beside their nearest neighbours.")
     if n_drawn < n_placed:
@@ -78,12 +91,6 @@ def choose_drawn(places: np.ndarray, marked: np.ndarray) -> list[np.ndarray]:
     small, large = placed[~marked[placed]], placed[marked[placed]]
     large = large[: max(DRAWN_MOST // 2, DRAWN_MOST - len(small))]
     return [small[: DRAWN_MOST - len(large)], large]
-
-
-def in_boxes(places: np.ndarray, boxes: Iterable) -> np.ndarray:
-    """Which documents are in any of Plotly's boxes, bool (D,); a box has its ends as `x` and `y`."""
-    ends = [np.sort([box["x"], box["y"]]) for box in boxes]  # (2, 2): from, to
-    return np.any([((places >= e[:, 0]) & (places <= e[:, 1])).all(axis=1) for e in ends], axis=0)
 
 
 def map_figure(corpus: TokenizedCorpus, exact: Resolved, places: np.ndarray, parts: list[np.ndarray]) -> go.Figure:
