@@ -20,6 +20,7 @@ counted in a histogram without files.
 import argparse
 import gzip
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -238,13 +239,9 @@ def select_from(folder: Path) -> dict:
     started = time.monotonic()
     with Peak() as peak:
         made = select_in_shards(StudyConfig(), folder, folder.parent / "masks", {"quantile": 0.999, "window": 1})
-    return {"seconds": time.monotonic() - started, "MB": peak.grown, "resident": peak_resident(), **made}
-
-
-def peak_resident() -> float:
-    """MB that this process held at most, with what it imported and the pages of files."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # with what was imported
+    times = {"seconds": time.monotonic() - started, "processor": time.process_time()}
+    return {"MB": peak.grown, "resident": resident, **times, **made}
 
 
 def same_by_numpy(folder: Path) -> bool:
@@ -280,7 +277,7 @@ def measure_shards(millions: int) -> None:
             made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             same = f"; the tokens of plain NumPy: {same_by_numpy(folder)}" if count == 10 else ""
             print(
-                f"{made['n_tokens']:,} tokens, {size:.2f} GB: {made['seconds']:.0f} s, {made['MB']:.0f} MB of its own,"
+                f"{made['n_tokens']:,} tokens, {size:.2f} GB: {made['seconds']:.0f} s, {made['processor']:.0f} s of a processor, {made['MB']:.0f} MB of its own,"
                 f" {made['resident']:.0f} MB resident; {made['n_selected']:,} selected{same}",
                 flush=True,
             )

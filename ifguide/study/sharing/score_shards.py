@@ -100,23 +100,21 @@ class ScoreShards(Chunks):
                 raise InputError(f"{file}: expected {what}; score these documents again")
 
         ids, lists = batch["document_id"].cast(pa.string()), batch["scores"]
-        nested = pa.types.is_nested(lists.type.value_type)
         expect(not ids.null_count and not lists.null_count, "an id and scores for each document")
-        rows = lists.flatten() if nested else lists
+        rows = lists.flatten()
         n = len(rows) // max(len(ids), 1)
-        lists_each = lists.value_lengths().to_numpy() if nested else np.ones(len(ids))
         self._n_checkpoints = self._n_checkpoints or n
-        expect((lists_each == self._n_checkpoints).all(), f"{self._n_checkpoints} lists of scores for each document")
+        same = (lists.value_lengths().to_numpy() == self._n_checkpoints).all()
+        expect(same and n, f"{self._n_checkpoints} lists of scores for each document")
         lengths = rows.value_lengths().to_numpy(zero_copy_only=False).reshape(len(ids), n)
         expect((lengths == lengths[:, :1]).all(), "lists of scores of one length for each document")
         values = rows.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
         expect(np.isfinite(values).all(), "finite scores")
         ends = np.cumsum(lengths).reshape(lengths.shape)
-        scores = (
-            values[None]
-            if n == 1
-            else np.stack([values[expand_intervals(*x)] for x in zip((ends - lengths).T, ends.T, strict=True)])
-        )
+        scores = values[None]
+        if n > 1:
+            starts = ends - lengths
+            scores = np.stack([values[expand_intervals(*pair)] for pair in zip(starts.T, ends.T, strict=True)])
         offsets, kinds = np.append(0, np.cumsum(lengths[:, 0])).astype(np.int64), None
         if self._treatment.pooling:
             expect(np.array_equal(batch["token_ids"].value_lengths(), lengths[:, 0]), "as many token_ids as scores")
@@ -147,15 +145,17 @@ class ScoreShards(Chunks):
 
     def map(self, work: Callable, report: Callable[[int], None] | None = None, ranges=None) -> Iterator:
         """work(0, d) of every part in turn."""
+        self.n_tokens = 0
         for file in self.files:
             for part in self.read(file):
                 self.scores, self.offsets, self.trained = part.scores[0], part.offsets, None
+                self.n_tokens += int(part.offsets[-1])
                 self.n_valid = np.maximum(np.diff(part.offsets) - 1, 0)
                 yield work(0, len(part.ids))
 
-    def tail_share(self, n_tokens: int) -> float:
+    def tail_share(self) -> float:
         """As `ifguide.selection.algorithm.tail_share`, of every k-th token where there are very many."""
-        step, start, values = max(1, n_tokens // SAMPLE), 0, []
+        step, start, values = max(1, self.n_tokens // SAMPLE), 0, []
         for file in self.files:
             for part in self.read(file):
                 first = -start % step
@@ -179,14 +179,14 @@ def select_in_shards(config: StudyConfig, folder: Path, out: Path, settings: dic
         raise ConfigError(f"--out: expected a folder outside {folder}, whose files are all read as scores, got {out}")
     shards = ScoreShards(folder, config.scores)
     histogram = shards.histogram()
-    n_tokens = sum(shards.map(lambda *_: int(shards.offsets[-1])))
     n_valid = int(histogram.sum())
-    choice = read_choice(settings, config.selection, n_valid, lambda _: round(shards.tail_share(n_tokens) * n_valid))
+    choice = read_choice(settings, config.selection, n_valid, lambda _: round(shards.tail_share() * n_valid))
     if choice.max_tokens and config.selection.whole_windows:
         raise ConfigError("selection.whole_windows: expected false with a budget where the scores are; set it to false")
     threshold, above = shards.value_at(n_valid - 1 - choice.tokens_above, histogram)
     ids, ranking, taken, n_documents = _rank(shards, threshold, choice)
     out.mkdir(parents=True, exist_ok=True)
+    (out / "_summary.json").unlink(missing_ok=True)  # it says that all masks are there
     rank = np.empty(len(ids), dtype=np.int64)
     rank[ranking.order] = np.arange(len(ids))
     first = 0
@@ -195,25 +195,20 @@ def select_in_shards(config: StudyConfig, folder: Path, out: Path, settings: dic
         place.parent.mkdir(parents=True, exist_ok=True)
         with replacing(place) as temporary, pq.ParquetWriter(temporary, pa.schema(_MASK), compression="zstd") as writer:
             for part in shards.read(file):
-                counts, _, selected = _select(part, threshold, choice)
+                counts, sums, selected = _select(part, threshold, choice)
                 hit = counts > 0
                 here = slice(first, first := first + int(hit.sum()))
-                columns = np.zeros((2, len(counts))), np.zeros(len(counts))
-                columns[0][:, hit] = rank[here], taken[here]
-                columns[1][hit] = ranking.sum_above[here]
+                ranks, kept = np.zeros((2, len(counts)), dtype=np.int64)
+                ranks[hit], kept[hit] = rank[here], taken[here]
                 starts = np.searchsorted(selected, part.offsets[:-1])
-                kept = columns[0][1].astype(np.int64)
                 places = selected[expand_intervals(starts, starts + kept)] - np.repeat(part.offsets[:-1], kept)
-                lists = pa.ListArray.from_arrays(
-                    pa.array(np.append(0, np.cumsum(kept)), pa.int32()), pa.array(places, pa.int32())
-                )
-                ranks = pa.array(columns[0][0].astype(np.int64), mask=~hit)
-                rows = [part.ids, np.diff(part.offsets), counts, columns[1], ranks, lists]
+                lists = pa.ListArray.from_arrays(np.append(0, np.cumsum(kept)).astype(np.int32), places)
+                rows = [part.ids, np.diff(part.offsets), counts, sums, pa.array(ranks, mask=~hit), lists]
                 writer.write_table(pa.table(dict(zip(_MASK, rows, strict=True))).cast(pa.schema(_MASK)))
     summary = dataclasses.asdict(choice) | {
         "tokens_above": above,
         "threshold": threshold,
-        "n_tokens": n_tokens,
+        "n_tokens": shards.n_tokens,
         "n_documents": n_documents,
         "n_valid": n_valid,
         "n_selected": int(taken.sum()),
