@@ -277,7 +277,9 @@ def measure_shards(millions: int) -> None:
             made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             same = f"; the tokens of plain NumPy: {same_by_numpy(folder)}" if count == 10 else ""
             print(
-                f"{made['n_tokens']:,} tokens, {size:.2f} GB: {made['seconds']:.0f} s, {made['processor']:.0f} s of a processor, {made['MB']:.0f} MB of its own,"
+                f"{made['n_tokens']:,} tokens, {size:.2f} GB: {made['seconds']:.0f} s,"
+                f" {made['processor']:.0f} s of a processor,"
+                f" {made['MB']:.0f} MB of its own,"
                 f" {made['resident']:.0f} MB resident; {made['n_selected']:,} selected{same}",
                 flush=True,
             )

@@ -228,14 +228,15 @@ def test_ties_in_shards_are_selected_as_in_the_study(scored, tmp_path, checkpoin
     corpus, draw, rows = study.corpus(), np.random.default_rng(0), []
     for number in range(corpus.n_documents):
         ids = corpus.token_ids[corpus.offsets[number] : corpus.offsets[number + 1]].tolist()
-        scores = draw.integers(-2, 3, (checkpoints, len(ids))).astype(float).tolist()
-        rows.append({"document_id": corpus.document(number).id, "scores": scores, "token_ids": ids})
+        scores = draw.integers(-2, 3, (checkpoints, len(ids))).astype(float)
+        scores[:, -1] += 50 * (number == 0)  # the upper tail
+        rows.append({"document_id": corpus.document(number).id, "scores": scores.tolist(), "token_ids": ids})
     shards = tmp_path / "scores"
     shards.mkdir()
     for task in range(2):
         pq.write_table(pa.Table.from_pylist(rows[task::2]), shards / f"{task}.parquet")
     study = import_scores(study, "elsewhere", shards)
-    for settings in ({"tokens_above": 70}, {"tokens_above": 90, "window": 2, "max_tokens": 71}, {"tokens_above": 150}):
+    for settings in ({"tokens_above": 70}, {"tokens_above": 90, "window": 2, "max_tokens": 71}, {"quantile": 0.0}):
         check_masks(study, shards, tmp_path / "masks", settings)
 
 
