@@ -2,6 +2,7 @@
 
     python -m benchmarks.streaming [--tokens 5 20 80]
     python -m benchmarks.streaming --read 10
+    python -m benchmarks.streaming --shards 100
 
 For each length, a process of its own writes a corpus, scores it shard by shard with a function that needs no model,
 puts the scores of two checkpoints together, and cuts training rows. The table gives the most memory that was the
@@ -10,6 +11,10 @@ the system takes them back whenever it likes. Documents are counted in memory (o
 
 With `--read`, made-up text of that many GB is written as a folder of shards in each format and read row by row, without
 tokenising: MB/s of the text itself, and the most memory while a tenth of it is read and while all of it is.
+
+With `--shards`, that many million made-up scores are written as Parquet shards, as datatrove's step writes them, and
+selected from where they are (a process of its own); at ten million also by plain NumPy. Then a billion scores are
+counted in a histogram without files.
 """
 
 import argparse
@@ -207,6 +212,83 @@ def measure_reading(gigabytes: float) -> None:
         print(f"| {title} | {n_shards} | {wall} | {worked} | {few} | {all_of_it} |")
 
 
+def write_score_shards(folder: Path, millions: int) -> None:
+    """Write made-up scores of a checkpoint with their token ids, five million tokens a file."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    for number in range(millions // 5):
+        draw = np.random.default_rng(number)
+        ends = np.append(np.sort(draw.choice(np.arange(1, 5_000_000), 9_999, replace=False)), 5_000_000)
+        offsets = np.append(0, ends).astype(np.int32)
+        scores = draw.standard_normal(5_000_000) + draw.exponential(4, 5_000_000) * (draw.random(5_000_000) < 0.01)
+        lists = pa.ListArray.from_arrays(offsets, scores.astype(np.float32).astype(np.float64))
+        scores = pa.ListArray.from_arrays(np.arange(len(ends) + 1, dtype=np.int32), lists)
+        kinds = pa.ListArray.from_arrays(offsets, (32_000 * draw.random(5_000_000) ** 3).astype(np.int64))
+        ids = [f"{number}-{row}" for row in range(len(ends))]
+        table = pa.table({"document_id": ids, "scores": scores, "token_ids": kinds})
+        parquet.write_table(table, folder / f"{number:05d}.parquet", row_group_size=1_000)
+
+
+def select_from(folder: Path) -> dict:
+    """Select a thousandth of the tokens in score shards with their neighbours: seconds, MB, and the summary."""
+    from ifguide.config.schema import StudyConfig
+    from ifguide.study.sharing.score_shards import select_in_shards
+
+    started = time.monotonic()
+    with Peak() as peak:
+        made = select_in_shards(StudyConfig(), folder, folder.parent / "masks", {"quantile": 0.999, "window": 1})
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    resident = int(line.split()[1]) / 1024  # with what was imported; `ru_maxrss` is the parent's where that had more
+    times = {"seconds": time.monotonic() - started, "processor": time.process_time()}
+    return {"MB": peak.grown, "resident": resident, **times, **made}
+
+
+def same_by_numpy(folder: Path) -> bool:
+    """Whether the masks beside small shards are those of arrays: pooled, cut at a thousandth, neighbours taken."""
+    from pyarrow import parquet
+
+    table, masks = parquet.read_table(folder), parquet.read_table(folder.parent / "masks")
+    scores, kinds = (np.array(table[name].combine_chunks().flatten()) for name in ("scores", "token_ids"))
+    scores = np.concatenate(scores).astype(np.float32)
+    lengths = np.array(masks["n_tokens"])
+    starts, valid = np.cumsum(lengths) - lengths, np.ones(len(scores), dtype=bool)
+    valid[starts] = False
+    means = np.bincount(kinds[valid], scores[valid]) / np.maximum(np.bincount(kinds[valid]), 1)
+    pooled = (scores + means[kinds]).astype(np.float32)
+    hits = valid & (pooled > np.sort(pooled[valid])[int(np.ceil(0.999 * valid.sum())) - 1])
+    near = valid & (hits | np.append(hits[1:], False) | np.append(False, hits[:-1]))
+    selected = np.array(masks["selected"].combine_chunks().flatten())
+    counts = np.array(masks["selected"].combine_chunks().value_lengths())
+    return np.array_equal(np.flatnonzero(near), selected + np.repeat(starts, counts))
+
+
+def measure_shards(millions: int) -> None:
+    """Print what selecting from score shards takes, and whether NumPy selects the same of ten million."""
+    from ifguide.selection.index.chunks import Chunks
+
+    for count in (10, millions):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "scores"
+            folder.mkdir()
+            write_score_shards(folder, count)
+            size = sum(file.stat().st_size for file in folder.iterdir()) / 1e9
+            command = [sys.executable, "-m", "benchmarks.streaming", "--select-from", str(folder)]
+            made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            same = f"; the tokens of plain NumPy: {same_by_numpy(folder)}" if count == 10 else ""
+            print(
+                f"{made['n_tokens']:,} tokens, {size:.2f} GB: {made['seconds']:.0f} s,"
+                f" {made['processor']:.0f} s of a processor,"
+                f" {made['MB']:.0f} MB of its own,"
+                f" {made['resident']:.0f} MB resident; {made['n_selected']:,} selected{same}",
+                flush=True,
+            )
+    values = np.random.default_rng(0).standard_normal(50_000_000).astype(np.float32)
+    chunks, started = Chunks(values, np.arange(0, len(values) + 1, 500), threads=1), time.monotonic()
+    n_counted = sum(int(chunks.histogram().sum()) for _ in range(20))
+    print(f"a histogram of {n_counted:,} scores without files: {time.monotonic() - started:.0f} s")
+
+
 def main() -> None:
     """Measure each length in a process of its own and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -214,7 +296,15 @@ def main() -> None:
     parser.add_argument("--one", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--read", type=float, metavar="GB", help="measure reading alone, of this much text")
     parser.add_argument("--read-folder", help=argparse.SUPPRESS)
+    parser.add_argument("--shards", type=int, metavar="MILLIONS", help="select from this many scores in files")
+    parser.add_argument("--select-from", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.select_from:
+        print(json.dumps(select_from(arguments.select_from)))
+        return
+    if arguments.shards:
+        measure_shards(arguments.shards)
+        return
     if arguments.read_folder:
         print(json.dumps(read_folder(arguments.read_folder)))
         return

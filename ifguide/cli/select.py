@@ -38,6 +38,9 @@ def select(
         str | None, Option(metavar="KIND", help=f"Scores to select by: {', '.join(attributions())}, or imported ones.")
     ] = None,
     scores: Annotated[Path | None, Option(metavar="PATH", help="Import scores from it; select by them.")] = None,
+    out: Annotated[
+        Path | None, Option(metavar="FOLDER", help="Select in --scores' Parquet files; write their masks to it.")
+    ] = None,
     mask: Annotated[Path | None, Option(metavar="FILE", help="Take the tokens this file names; no threshold.")] = None,
     selection: Annotated[
         str | None, Option("--name", metavar="SELECTION", help="Its name.", show_default="from the settings")
@@ -62,8 +65,10 @@ def select(
     if [tokens, share, quantile, perplexity].count(None) < 3:
         thresholds = "--tokens, --share, --quantile and --perplexity"
         raise ConfigError(f"expected one of {thresholds}, got several; leave out the others")
+    if out and (not scores or perplexity or selection or mask):
+        raise ConfigError("--out: expected --scores FOLDER, and none of --perplexity, --name and --mask")
     study = open_study(name)
-    if scores:
+    if scores and not out:
         attribution = scores.stem.replace("-", "_")
         with follow_run() as progress:
             study = import_scores(study, attribution, scores, progress=progress)
@@ -78,6 +83,16 @@ def select(
         "attribution": attribution,
     }
     settings: dict = {key: value for key, value in given.items() if value is not None}
+    if scores and out:
+        from ifguide.study.sharing.score_shards import select_in_shards
+
+        with follow_run():
+            chosen = select_in_shards(study.config, scores, out, settings)
+        text = (
+            f"{out}: {chosen['n_selected']:,} of {chosen['n_valid']:,} tokens in {chosen['n_documents_hit']:,} of"
+            f" {chosen['n_documents']:,} documents, threshold {chosen['threshold']:.4g}; _summary.json describes them"
+        )
+        return Answer({"study": name, "selection": str(out), "settings": chosen}, text)
     with follow_run():
         if mask:
             saved = save_mask(study, selection or mask.stem, str(mask))

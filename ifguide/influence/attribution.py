@@ -6,7 +6,6 @@ Both are reported at the predicted token, are positive where training on the tok
 sum to the same score over a sequence.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -103,12 +102,18 @@ AVERAGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.
 
 
 def average_blocks(
-    scores: list[np.ndarray], valid_between: ValidBetween, block: int = BLOCK, average: str = "mean"
+    scores: list[np.ndarray],
+    valid_between: ValidBetween,
+    block: int = BLOCK,
+    average: str = "mean",
+    divisors: list[float] | None = None,
 ) -> Iterator[np.ndarray]:
     """The study's score: one checkpoint's raw scores, or the average over checkpoints, float32 (N,) each, of score /
     standard deviation, which is taken over the valid tokens; the rest is 0. Piece by piece, float32 (at most `block`,),
-    so that memory-mapped scores stay on disk. A NumericalError: a checkpoint's scores are all the same."""
-    divisors = [deviation(one, valid_between, block) for one in scores] if len(scores) > 1 else [1.0]
+    so that memory-mapped scores stay on disk. `divisors` are the standard deviations where these are but a part of the
+    scores. A NumericalError: a checkpoint's scores are all the same."""
+    if divisors is None:
+        divisors = [deviation(one, valid_between, block) for one in scores] if len(scores) > 1 else [1.0]
     if 0 in divisors:
         same = divisors.index(0)
         raise NumericalError(f"all scores of checkpoint {same} are the same: it says nothing; leave it out")
@@ -118,7 +123,12 @@ def average_blocks(
 
 
 def pool_blocks(
-    scores: np.ndarray, token_ids: np.ndarray, valid_between: ValidBetween, pooling: float, block: int = BLOCK
+    scores: np.ndarray,
+    token_ids: np.ndarray,
+    valid_between: ValidBetween,
+    pooling: float,
+    block: int = BLOCK,
+    means: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
     """Scores plus a multiple of the mean score of the token's kind, float32 (at most `block`,), piece by piece.
 
@@ -126,20 +136,30 @@ def pool_blocks(
     once adds its own score. Invalid tokens stay 0 and count for nothing.
 
     `scores` are float32 (N,), `token_ids` int (N,); `pooling` is the multiple, and 0 gives the scores as they are.
+    `means` are from `mean_by_kind` where these are but a part of the scores.
     """
-    sums = counts = np.zeros(0)
-    for part in slices(len(scores), block):
-        valid = valid_between(part.start, part.stop)
-        kinds = np.asarray(token_ids[part])[valid]
-        size = max(len(sums), int(kinds.max(initial=0)) + 1)
-        sums, counts = (np.pad(total, (0, size - len(total))) for total in (sums, counts))
-        sums = sums + np.bincount(kinds, np.asarray(scores[part], np.float64)[valid], size)
-        counts = counts + np.bincount(kinds, minlength=size)
-    means = sums / np.maximum(counts, 1)
+
+    def valid_parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for part in slices(len(scores), block):
+            valid = valid_between(part.start, part.stop)
+            yield np.asarray(token_ids[part])[valid], np.asarray(scores[part], np.float64)[valid]
+
+    means = mean_by_kind(valid_parts()) if means is None else means
     for part in slices(len(scores), block):
         valid = valid_between(part.start, part.stop)
         kinds = np.where(valid, token_ids[part], 0)
         yield np.where(valid, scores[part] + pooling * means[kinds], 0).astype(np.float32)
+
+
+def mean_by_kind(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The mean score, float64 (V,), of each vocabulary entry, from parts: ids int (n,), scores float64 (n,)."""
+    sums = counts = np.zeros(1)
+    for kinds, values in parts:
+        size = max(len(sums), int(kinds.max(initial=0)) + 1)
+        sums, counts = (np.pad(total, (0, size - len(total))) for total in (sums, counts))
+        sums = sums + np.bincount(kinds, values, size)
+        counts = counts + np.bincount(kinds, minlength=size)
+    return sums / np.maximum(counts, 1)
 
 
 def mean_blocks(arrays: list[np.ndarray], block: int = BLOCK) -> Iterator[np.ndarray]:
@@ -151,13 +171,22 @@ def mean_blocks(arrays: list[np.ndarray], block: int = BLOCK) -> Iterator[np.nda
 def deviation(scores: np.ndarray, valid_between: ValidBetween, block: int = BLOCK) -> float:
     """Standard deviation over the valid tokens in float64, in two passes."""
 
-    def total(of: Callable[[np.ndarray], np.ndarray]) -> tuple[float, int]:
-        values, n = 0.0, 0
+    def parts() -> Iterator[np.ndarray]:
         for part in slices(len(scores), block):
-            valid = np.asarray(scores[part], dtype=np.float64)[valid_between(part.start, part.stop)]
-            values, n = values + float(of(valid).sum()), n + len(valid)
-        return values, n
+            yield np.asarray(scores[part], dtype=np.float64)[valid_between(part.start, part.stop)][None]
+
+    return deviations(parts)[0]
+
+
+def deviations(parts: Callable[[], Iterable[np.ndarray]]) -> list[float]:
+    """Standard deviations of the rows of float64 (C, n), which `parts` gives part by part, twice."""
+
+    def total(of: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, int]:
+        values, n = np.zeros(1), 0
+        for part in parts():
+            values, n = values + np.array([of_row.sum() for of_row in of(part)]), n + part.shape[1]
+        return values[:, None], n
 
     values, n = total(lambda x: x)
-    mean = values / max(n, 1)
-    return math.sqrt(total(lambda x: (x - mean) ** 2)[0] / max(n, 1))
+    means = values / max(n, 1)
+    return np.sqrt(total(lambda x: (x - means) ** 2)[0][:, 0] / max(n, 1)).tolist()

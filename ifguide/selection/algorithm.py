@@ -91,15 +91,20 @@ def count_tail(scores: np.ndarray, offsets: np.ndarray, trained: np.ndarray | No
         ConfigError: there is no such tail: no score is below the median, as where most are equal; or none is in the
             tail, or more than `MOST_IN_TAIL` are.
     """
-    values, remedy = sample_valid(scores, offsets, trained), "choose how many with --tokens, --share or --quantile"
+    return round(tail_share(sample_valid(scores, offsets, trained)) * count_valid(offsets, trained).sum())
+
+
+def tail_share(values: np.ndarray) -> float:
+    """The share of scores float32 (n,) in their upper tail; errors as `count_tail`."""
+    remedy = "choose how many with --tokens, --share or --quantile"
     middle = np.median(values) if len(values) else 0.0
     below = middle - values[values < middle].astype(np.float64)
     if not len(below):
         raise ConfigError(f"no score is below the median, so nothing tells high scores from noise; {remedy}")
     share = np.count_nonzero(values > middle + TAIL * np.sqrt(np.mean(below**2))) / len(values)
     if not 0 < share <= MOST_IN_TAIL:
-        raise ConfigError(f"{share:.2%} of the scores are far above the median, so they single out no tokens; {remedy}")
-    return round(share * count_valid(offsets, trained).sum())
+        raise ConfigError(f"{share:.2%} of the scores are far above the median, so no token stands out; {remedy}")
+    return share
 
 
 def quantile_of_share(per_cent: float) -> float:

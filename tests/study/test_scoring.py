@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import import_scores, run_study
 from ifguide.study.reading import Study
 from ifguide.study.sharing.export import export_study
+from ifguide.study.sharing.score_shards import select_in_shards
 from ifguide.study.stages.attributions import Place, own_loss, probe
 from ifguide.study.stages.checkpoints import corpus_sequences
 from ifguide.study.stages.select import open_index, save_selection
@@ -184,7 +186,14 @@ def test_a_datatrove_pipeline_scores_documents_elsewhere_and_the_study_gathers_t
     study = import_scores(study, "elsewhere", tmp_path / "scores")
     run_study(study, until="index")
     np.testing.assert_allclose(study.scores("elsewhere"), study.scores("own_loss"), rtol=1e-4, atol=1e-5)
-    rows = pq.read_table(tmp_path / "scores").to_pylist()
+    shards = tmp_path / "scores"
+    rows = pq.read_table(shards).to_pylist()
+    for settings in (
+        {"tokens_above": 20, "window": 1},
+        {"quantile": 0.5, "max_tokens": 33, "window": 2},
+        {"quantile": 0.8},
+    ):
+        check_masks(study, shards, tmp_path / "masks", settings)
     for change, said in (
         ({"scores": [[1.0]]}, "one for each token of the document, got 1"),
         ({"scores": [[1.0, 2.0], [1.0]]}, "lists of numbers of one length"),
@@ -193,6 +202,74 @@ def test_a_datatrove_pipeline_scores_documents_elsewhere_and_the_study_gathers_t
         pq.write_table(pa.Table.from_pylist([rows[1], rows[0] | change]), tmp_path / "bad.parquet")
         with pytest.raises(InputError, match=said):
             import_scores(study, "bad", tmp_path / "bad.parquet")
+
+
+def check_masks(study: Study, shards: Path, out: Path, settings: dict) -> None:
+    """The shards give the tokens of the study that gathered them, and the same documents first."""
+    made = save_selection(study, "gathered", settings | {"attribution": "elsewhere"})
+    summary = select_in_shards(study.config, shards, out, settings)
+    corpus, mask = study.corpus(), np.zeros(study.corpus().n_tokens, dtype=bool)
+    numbers = {id: number for number, id in enumerate(corpus.ids())}
+    for row in pq.read_table(out).to_pylist():
+        number = numbers[row["document_id"]]
+        mask[corpus.offsets[number] + np.array(row["selected"], dtype=np.int64)] = True
+        assert row["hits"] == made.count_above[number] and row["hit_sum"] == pytest.approx(made.sum_above[number])
+        assert row["rank"] is None or made.order[row["rank"]] == number
+    assert mask.any() and np.array_equal(mask, made.mask)
+    same = ("threshold", "tokens_above", "n_selected", "n_valid", "n_documents_hit")
+    assert {key: summary[key] for key in same} == {key: made.settings[key] for key in same}
+    assert sum(one["count"] for one in summary["histogram"]) == summary["n_valid"]
+
+
+@pytest.mark.parametrize("checkpoints", [1, 3])
+@pytest.mark.parametrize("pooling", [0.0, 1.0])
+def test_ties_in_shards_are_selected_as_in_the_study(scored, tmp_path, checkpoints, pooling):
+    study = again(scored, tmp_path, scores=dataclasses.replace(scored.config.scores, pooling=pooling))
+    corpus, draw, rows = study.corpus(), np.random.default_rng(0), []
+    for number in range(corpus.n_documents):
+        ids = corpus.token_ids[corpus.offsets[number] : corpus.offsets[number + 1]].tolist()
+        scores = draw.integers(-2, 3, (checkpoints, len(ids))).astype(float)
+        scores[:, -1] += 50 * (number == 0)  # the upper tail
+        rows.append({"document_id": corpus.document(number).id, "scores": scores.tolist(), "token_ids": ids})
+    shards = tmp_path / "scores"
+    shards.mkdir()
+    for task in range(2):
+        pq.write_table(pa.Table.from_pylist(rows[task::2]), shards / f"{task}.parquet")
+    study = import_scores(study, "elsewhere", shards)
+    for settings in ({"tokens_above": 70}, {"tokens_above": 90, "window": 2, "max_tokens": 71}, {"quantile": 0.0}):
+        check_masks(study, shards, tmp_path / "masks", settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"token_ids": None}, "cannot be read as scores"),
+        ({"token_ids": [1]}, "as many token_ids"),
+        ({"token_ids": [-1, 2, 3]}, "whole numbers from 0"),
+        ({"document_id": None}, "an id and scores"),
+        ({"scores": [[0.0, 1.0], [0.0]]}, "one length"),
+        ({"scores": [[0.0, 1.0, 2.0]]}, "2 lists of scores"),
+        ({"scores": [[0.0, 1.0, float("nan")]] * 2}, "finite"),
+        ({"scores": "high"}, "cannot be read as scores"),
+    ],
+)
+def test_damaged_shards_are_refused_by_name(scored, tmp_path, change, message):
+    good = {"document_id": "a", "scores": [[0.0, 1.0, 2.0], [0.0, 2.0, 1.0]], "token_ids": [1, 2, 3]}
+    shards, out = tmp_path / "scores", tmp_path / "masks"
+    config = dataclasses.replace(scored.config, scores=dataclasses.replace(scored.config.scores, pooling=1.0))
+    shards.mkdir()
+    with pytest.raises(InputError, match="got none"):
+        select_in_shards(config, shards, out, {"tokens_above": 1})
+    pq.write_table(pa.Table.from_pylist([good]), shards / "0.parquet")
+    with pytest.raises(ConfigError, match="outside"):
+        select_in_shards(config, shards, shards / "masks", {"tokens_above": 1})
+    pq.write_table(pa.Table.from_pylist([good | change]), shards / "1.parquet")
+    with pytest.raises(InputError, match=f"1.parquet.*{message}"):
+        select_in_shards(config, shards, out, {"tokens_above": 1})
+    pq.write_table(pa.Table.from_pylist([good]).drop(["scores"]), shards / "1.parquet")
+    with pytest.raises(InputError, match=r"scores.*missing"):
+        select_in_shards(config, shards, out, {"tokens_above": 1})
+    assert not out.exists()
 
 
 def test_the_probe_read_from_the_passes_of_influence_is_the_probe(scored, tmp_path, monkeypatch):

@@ -12,7 +12,8 @@
 
 Each task needs the study's model, direction and tokenizer, and nothing of the other tasks; datatrove notes which are
 complete and starts the others again. The study whose corpus these documents are then reads the scores back with
-`ifguide select NAME --scores scores/`. Needs the package datatrove: `pip install "ifguide[datatrove]"`.
+`ifguide select NAME --scores scores/`; with `--out masks/` tokens are selected where the scores are. Needs the package
+datatrove: `pip install "ifguide[datatrove]"`.
 """
 
 from itertools import islice
@@ -35,7 +36,7 @@ from ifguide.study.stages.scoring import require_ready
 
 class TokenScores(PipelineStep):
     """Gives each document its `scores`: for each scoring checkpoint a list of raw numbers, one a token, 0 for the first
-    token, which nothing predicts. And its `document_id`, under which the study knows it."""
+    token, which nothing predicts. And its `token_ids`, and its `document_id`, under which the study knows it."""
 
     name, type = "token scores", "INFLUENCE"
 
@@ -75,5 +76,6 @@ class TokenScores(PipelineStep):
             score_corpus(batches, scorer.by_file, values, device=scorer.device)
         for document, start, stop in zip(documents, offsets[:-1], offsets[1:], strict=True):
             lists = [values[self.kind][start:stop].tolist() for values in scores]
-            document.metadata |= {"document_id": document.id, "scores": lists}
+            kinds = ids[start:stop].tolist()
+            document.metadata |= {"document_id": document.id, "scores": lists, "token_ids": kinds}
             self.stat_update("tokens", value=int(stop - start))
