@@ -108,7 +108,7 @@ def test_labels_that_teach_nothing_are_refused(tmp_path, rows, problem):
     [
         ("judge.json", b"{"),
         ("judge.json", b'{"format": 2, "name": "x", "features": []}'),
-        ("vocabulary.txt.gz", gzip.compress(b"one\ntwo")),
+        ("vocabulary.txt.gz", gzip.compress(b"one\ntwo", mtime=0)),
         ("vocabulary.txt.gz", b"no gzip"),
         ("weights.safetensors", b"\x80\x04pickle"),
     ],
