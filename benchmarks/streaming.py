@@ -299,21 +299,15 @@ def main() -> None:
     parser.add_argument("--shards", type=int, metavar="MILLIONS", help="select from this many scores in files")
     parser.add_argument("--select-from", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.select_from:
-        print(json.dumps(select_from(arguments.select_from)))
-        return
-    if arguments.shards:
-        measure_shards(arguments.shards)
-        return
-    if arguments.read_folder:
-        print(json.dumps(read_folder(arguments.read_folder)))
-        return
-    if arguments.read:
-        measure_reading(arguments.read)
-        return
-    if arguments.one:
-        print(json.dumps(measure(arguments.one)))
-        return
+    in_this_process = ((select_from, "select_from"), (read_folder, "read_folder"), (measure, "one"))
+    for work, option in in_this_process:
+        if value := getattr(arguments, option):
+            print(json.dumps(work(value)))
+            return
+    for work, option in ((measure_shards, "shards"), (measure_reading, "read")):
+        if value := getattr(arguments, option):
+            work(value)
+            return
     rows = []
     for millions in arguments.tokens:
         command = [sys.executable, "-m", "benchmarks.streaming", "--one", str(millions)]

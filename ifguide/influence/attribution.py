@@ -184,7 +184,7 @@ def deviations(parts: Callable[[], Iterable[np.ndarray]]) -> list[float]:
     def total(of: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, int]:
         values, n = np.zeros(1), 0
         for part in parts():
-            values, n = values + np.array([of_row.sum() for of_row in of(part)]), n + part.shape[1]
+            values, n = values + np.array([row.sum() for row in of(part)]), n + part.shape[1]
         return values[:, None], n
 
     values, n = total(lambda x: x)

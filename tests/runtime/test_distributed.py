@@ -60,20 +60,20 @@ from tests.runtime.test_distributed import measure
 folder = Path(sys.argv[1])
 with join_processes() as processes:
     assert current() is processes and processes.world_size == 2
-    seen_by = {"decided": processes.decide(lambda: ["only the first", processes.rank])}
+    answers = {"decided": processes.decide(lambda: ["only the first", processes.rank])}
     try:
         processes.decide(lambda: (_ for _ in ()).throw(InputError("no such file")))
     except IFGuideError as error:
-        seen_by["refused"] = [type(error).__name__, str(error)]
+        answers["refused"] = [type(error).__name__, str(error)]
     seen = []
     count = processes.count(lambda done, total: seen.append((done, total)), 30)
     for _ in range(5):
         count.add(2 * processes.rank + 2)
     count.wait()
-    seen_by["counted"] = seen
+    answers["counted"] = seen
     for dtype in (torch.float32, torch.float64):
         save_file(measure(processes, dtype), folder / f"{dtype}-{processes.rank}.safetensors")
-    (folder / f"said-{processes.rank}.json").write_text(json.dumps(seen_by))
+    (folder / f"said-{processes.rank}.json").write_text(json.dumps(answers))
     processes.wait()  # until both have written everything
     if processes.rank == 1:
         raise InputError("this one cannot go on")
@@ -92,9 +92,9 @@ def worked(tmp_path_factory):
 
 def test_the_first_process_decides_and_its_error_reaches_all(worked):
     folder, _ = worked
-    seen_by = [json.loads((folder / f"said-{rank}.json").read_text()) for rank in range(2)]
-    assert [s["decided"] for s in seen_by] == [["only the first", 0]] * 2
-    assert [s["refused"] for s in seen_by] == [["InputError", "no such file"], ["ProcessError", "no such file"]]
+    answers = [json.loads((folder / f"said-{rank}.json").read_text()) for rank in range(2)]
+    assert [s["decided"] for s in answers] == [["only the first", 0]] * 2
+    assert [s["refused"] for s in answers] == [["InputError", "no such file"], ["ProcessError", "no such file"]]
 
 
 def test_units_are_counted_over_all_processes_and_told_by_the_first(worked):

@@ -163,17 +163,17 @@ def test_a_final_verdict_takes_precedence_is_undone_and_leaves_what_its_giver_sa
     log, span = VerdictLog(tmp_path), Target("a", 2, 4)
     for who, verdict in (("ann", "toxic"), ("ben", "fine"), ("cy", "fine")):
         log.decide(span, verdict, by=who)
-    said = log.reviewers()
+    own = log.reviewers()
     assert log.disputed() == {"a"} and log.current()[span] == "fine"
     log.decide(span, "toxic", by="cy", final=True)
     log.decide(span, "toxic", by="ann")
     for seen in (log, VerdictLog(tmp_path)):
         assert seen.entries()[span] == ("toxic", "", "cy") and not seen.disputed() and [*seen.disputes()] == [span]
-        assert seen.reviewers() == said and seen.current("cy")[span] == seen.current("ben")[span] == "fine"
-    assert log.undo("cy") == span and log.disputed() == {"a"} and log.reviewers() == said and not log.finals()
+        assert seen.reviewers() == own and seen.current("cy")[span] == seen.current("ben")[span] == "fine"
+    assert log.undo("cy") == span and log.disputed() == {"a"} and log.reviewers() == own and not log.finals()
     log.decide(span, "unsure", by="dan", final=True)
     log.decide(span, "none", by="dan", final=True)
-    assert log.disputed() == {"a"} and VerdictLog(tmp_path).reviewers() == said
+    assert log.disputed() == {"a"} and VerdictLog(tmp_path).reviewers() == own
     assert (tmp_path / LOG).read_text().count('"final": true') == 3
 
 

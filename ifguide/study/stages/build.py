@@ -50,12 +50,12 @@ def build_corpus(study: Study, unit: Unit, folder: Path, progress: Progress) -> 
     corpus = tokenise_corpus(study.resolved("corpus"), tokenizer, folder, report, chunk_length=chunk_length)
     if skipped := corpus.summary["skipped"]:
         progress.message(f"{skipped:,} rows without text were left out")
-    words = load_config(source, study.config.model.revision).get_text_config().vocab_size if longest else len(tokenizer)
+    size = load_config(source, study.config.model.revision).get_text_config().vocab_size if longest else len(tokenizer)
     largest = max(int(corpus.token_ids.max()), tokenizer.eos_token_id or 0)
-    if largest >= words:
+    if largest >= size:
         raise InputError(
             f"the tokenizer in {source!r} gives the token {largest:,}, but the model beside it knows only 0 to"
-            f" {words - 1:,}; use the model's own tokenizer"
+            f" {size - 1:,}; use the model's own tokenizer"
         )
     longest = longest or int(np.diff(corpus.offsets).max()) + 2  # without a model, whole documents, with bos and eos
     (folder / "layout.json").write_text(json.dumps({"max_length": longest, "bos": bos}), encoding="utf-8")
