@@ -174,14 +174,15 @@ function makeStage(root) {
     component = now;
     if (first) sent = now.data.seen ?? 0;
     pending = pending.filter(([number]) => number > now.data.seen);
-    const places = Object.fromEntries(slides.map((one) => [one.key, one.at]));
-    const planned = (pending.some(([, name]) => name === "plan") || root.getRootNode().activeElement === notes) && slides;
-    slides = now.data.slides.flatMap(now.data.replay ? unfold : (one) => [one]).map((one) => ({ ...one, at: places[one.key] ?? 0, votes: votes ?? one.votes }));
-    if (planned) { // this answer was made before the study got the plan, or while a note is being written
-      const order = planned.map((one) => one.key), placeOf = (one) => order.indexOf(one.key) + 1 || Infinity;
-      slides.sort((a, b) => placeOf(a) - placeOf(b));
-      slides.forEach((one) => { const { hidden, note } = planned[order.indexOf(one.key)] ?? one; Object.assign(one, { hidden, note }); });
-    }
+    // An answer made before the study got the plan, or while a note is being written, does not undo either.
+    const keep = pending.some(([, name]) => name === "plan") || root.getRootNode().activeElement === notes;
+    const before = new Map(slides.map((one, place) => [one.key, { ...one, place }]));
+    slides = now.data.slides.flatMap(now.data.replay ? unfold : (one) => [one]).map((one) => {
+      const old = before.get(one.key), planned = keep && old ? { hidden: old.hidden, note: old.note } : {};
+      return { ...one, ...planned, at: old?.at ?? 0, votes: votes ?? one.votes };
+    });
+    const placeOf = (one) => before.get(one.key)?.place ?? before.size;
+    if (keep) slides.sort((a, b) => placeOf(a) - placeOf(b));
     shown = slides.filter((one) => !one.hidden);
     close.hidden = Boolean(now.data.replay);
     if (first && (now.data.replay || linked())) open(Math.max(0, linked() - 1));
