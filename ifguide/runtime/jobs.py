@@ -52,7 +52,7 @@ class JobStatus(Snapshot):
     pid: int = 0
     """Its process; 0 until it has one."""
     process_started: float = 0.0
-    """Unix time when that process started; a later process with the same number has another."""
+    """Seconds from the machine's start to that process's; a later process with the same number has other ones."""
     started: float = 0.0
     """Unix time of the start."""
     updated: float = 0.0
@@ -192,7 +192,7 @@ def _start_next(root: Path, waiting: list[tuple[str, ...]], ended: str = "") -> 
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | added, start_new_session=True
         )
-    write_json(folder / "process.json", {"pid": process.pid, "process_started": _start_time(process.pid) or now})
+    write_json(folder / "process.json", {"pid": process.pid, "process_started": _start_time(process.pid) or 0.0})
     return job
 
 
@@ -209,11 +209,11 @@ def job_sinks(arguments: list[str]) -> list[FileSink]:
     """The sink that keeps the status file of the job that this process is, called with `arguments`; none if no job."""
     if not (path := os.environ.get(STATUS_FILE)):
         return []
-    folder, process = Path(path).resolve().parent, psutil.Process()
+    folder, pid = Path(path).resolve().parent, os.getpid()
     folder.mkdir(parents=True, exist_ok=True)
-    identity = {"job": folder.name, "study": folder.parent.parent.name, "command": arguments, "pid": process.pid}
-    started = process.create_time()
-    return [FileSink(Path(path), {**identity, "process_started": started, "started": started})]
+    identity = {"job": folder.name, "study": folder.parent.parent.name, "command": arguments, "pid": pid}
+    times = {"process_started": _start_time(pid), "started": psutil.Process().create_time()}
+    return [FileSink(Path(path), {**identity, **times})]
 
 
 def list_jobs(study_root: Path) -> list[Job]:
@@ -268,10 +268,11 @@ def _parse(values: dict) -> JobStatus:
 
 
 def _start_time(pid: int) -> float | None:
-    """Unix time when a process started, or None when it is gone or a zombie."""
+    """Seconds from the machine's start to a process's, or None when it is gone or a zombie. Setting the clock changes
+    both times of psutil, but not this difference."""
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time() - psutil.boot_time()
     except psutil.NoSuchProcess:
         return None
 

@@ -5,9 +5,11 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import psutil
 
+from ifguide.runtime import jobs
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.storage import artifacts
 from ifguide.study.analysis import explain, reliability
@@ -299,10 +301,10 @@ def running_job(study, **status):
     try:
         folder = study.root / "jobs" / "20260101-000000-000000"
         folder.mkdir(parents=True)
-        born = psutil.Process(sleeper.pid).create_time()
-        known = {"job": folder.name, "study": "fake", "command": ["run", "fake"], "pid": sleeper.pid, "n_stages": 11}
-        known |= {"process_started": born, "state": "running", "started": born, "updated": born}
-        (folder / "status.json").write_text(json.dumps(known | status))
+        now, process = time.time(), {"pid": sleeper.pid, "process_started": jobs._start_time(sleeper.pid)}
+        values = {"job": folder.name, "study": "fake", "command": ["run", "fake"], "n_stages": 11, **process}
+        values |= {"state": "running", "started": now, "updated": now}
+        (folder / "status.json").write_text(json.dumps(values | status))
         yield sleeper, folder
     finally:
         sleeper.kill()

@@ -108,7 +108,7 @@ def test_another_process_with_the_same_number_is_not_the_job(start):
     jobs.cancel_job(job, grace_seconds=0)
     other = subprocess.Popen(["sleep", "60"])
     try:
-        values |= {"state": "running", "pid": other.pid, "process_started": psutil.Process(other.pid).create_time()}
+        values |= {"state": "running", "pid": other.pid, "process_started": jobs._start_time(other.pid)}
         job.status_path.write_text(json.dumps(values))
         assert job.status().state == "running"
         job.status_path.write_text(json.dumps(values | {"process_started": values["process_started"] - 3600}))
@@ -118,6 +118,16 @@ def test_another_process_with_the_same_number_is_not_the_job(start):
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_job_still_runs_after_the_clock_was_set(start, monkeypatch):
+    job = start("work")
+    wait_for(lambda: job.status().message.isdigit())
+    create_time, boot_time = psutil.Process.create_time, psutil.boot_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: create_time(self) + 3600)
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot_time() + 3600)
+    assert job.status().state == "running"
+    jobs.cancel_job(job, grace_seconds=0)
 
 
 def test_cancelling_ends_the_job_and_its_children(start):
