@@ -13,12 +13,13 @@ runs, their times, the top documents by id and rank and how well the scores find
 table of `benchmarks.before_after`, which says how results are kept and gone on with. Called again under a name that is
 there, it changes the study to what it is given, and only what that touches is built again. `--scratch` trains a model
 of that shape from a random start, with a byte-level BPE tokenizer of 8,192 entries trained on the corpus, so that all
-the model knows comes from it.
+the model knows comes from it. `--depth 10` cuts the model to its first layers, whose selection another study borrows.
 """
 
 import argparse
 import ast
 import csv
+import itertools
 import json
 import random
 import subprocess
@@ -31,6 +32,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.pipeline import make_pipeline, make_union
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.before_after import RESULTS, Judge, run_all, show
 from benchmarks.demo_corpus.model import demo_model_config, train_tokenizer
@@ -96,6 +98,8 @@ def main() -> None:
         metavar="N",
         help="queries from ParaDetox, too: N toxic sentences and their neutral rewrites, each pair with one prompt",
     )
+    parser.add_argument("--changed", action="store_true", help="rewrites end where both sentences go on alike")
+    parser.add_argument("--depth", type=int, help="only this many of the model's first layers")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--half", choices=("tune", "report"), default="report", help="prompts that the tables are of")
     parser.add_argument("--with", dest="others", default="", help="methods to train without, as in before_after")
@@ -117,6 +121,8 @@ def main() -> None:
             model = inputs / "model"
             write_shape(model, inputs / "corpus.jsonl", options.scratch)
             values |= {"model.mode": "scratch"}
+        elif options.depth:
+            model = write_first_layers(model, options.depth, inputs / "model")
         files = {"model": model.resolve(), "corpus": inputs / "corpus.jsonl", "prompts": inputs / "prompts.jsonl"}
         files |= {kind: inputs / f"{kind}.jsonl" for kind in ("toxic", "safe", "heldout")}
         fields = {"id-field": "id", "source-field": "source", "spans-field": "spans"}
@@ -213,6 +219,8 @@ def write_inputs(folder: Path, options: argparse.Namespace) -> None:
         pairs = read_rewrites(options.data / "paradetox.tsv", corpus)
         draw.shuffle(pairs)
         for prompt, toxic, safe in pairs[: options.rewrites]:
+            if options.changed:
+                toxic, safe = without_shared_end(toxic, safe)
             queries["toxic"].append({"prompt": prompt, "completion": toxic})
             queries["safe"].append({"prompt": prompt, "completion": safe})
     for kind, rows in queries.items():
@@ -250,6 +258,22 @@ def read_rewrites(path: Path, corpus: list[dict]) -> list[tuple[str, str, str]]:
         if pair and not any(letters(sentence) in in_corpus for sentence in sentences):
             pairs.append(pair)
     return pairs
+
+
+def without_shared_end(*rests: str) -> list[str]:
+    """Two endings of a sentence, each up to its last word that is not the other's; one word at least."""
+    words = [rest.split() for rest in rests]
+    pairs = zip(*(reversed(one[1:]) for one in words), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0].lower() == pair[1].lower(), pairs))
+    return [" " + " ".join(one[: len(one) - shared]) for one in words]
+
+
+def write_first_layers(source: Path, depth: int, folder: Path) -> Path:
+    """Save a Llama-shaped model's first layers, its last norm and its output layer as a model."""
+    model = AutoModelForCausalLM.from_pretrained(source, num_hidden_layers=depth)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return folder
 
 
 def write_shape(folder: Path, corpus: Path, shape: str) -> None:
