@@ -13,7 +13,7 @@ from ifguide.config.names import BASE, DEFAULT
 from ifguide.errors import InputError
 
 HELP = """Models to compare, separated by commas: random, oracle, own_loss, position, probe, combined, tfidf, words,
-classifier-tokens, classifier-documents, loss-difference, standard, last-position, last-own-loss, unlikelihood, masked,
+classifier-tokens, classifier-documents, loss-difference, standard, last-position, last-own-loss, masked,
 drop-documents, penalty-warmup, penalty-at-once, edited, edited-random, dpo, steered, untouched; a table
 [variants.NAME] or [imported.NAME] of study.toml; a saved selection; or all."""
 """The names in `study.variants.OTHERS`, which would slow down the start; a test compares them."""

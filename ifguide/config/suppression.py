@@ -16,16 +16,15 @@ from ifguide.config.validation import table
 class SuppressConfig:
     """The penalised objective (Eq. 9), and other ways to train without the selected tokens, or to edit them out."""
 
-    method: Literal["penalise", "unlikelihood", "mask", "drop", "edit"] = "penalise"
-    """`penalise` (Eq. 9), `unlikelihood` (λ·-log(1-p)), `mask` (no loss on selected tokens), `drop` (no loss on
-    documents with a selected token), or `edit` (no training: one step of the finished model's weights)."""
+    method: Literal["penalise", "mask", "drop", "edit"] = "penalise"
+    """`penalise` (Eq. 9), `mask` (no loss on selected tokens), `drop` (no loss on documents with a selected token), or
+    `edit` (no training: one step of the finished model's weights)."""
     penalty: NotNegative = 1.0
     """λ: weight of a selected token's cross-entropy, which is subtracted."""
     max_penalty: NotNegative = 10.0
     """Clamp on a selected token's cross-entropy, in nats; 0: no clamp, as in the paper."""
     warmup_share: Share = 0.25
-    """Linear warm-up of the penalty over this fraction of steps (`penalise` starts as plain training, `unlikelihood` at
-    λ = 0); 0 disables it."""
+    """`penalise`: linear warm-up of the penalty over this fraction of steps, from plain training; 0 disables it."""
     perplexity_budget: Share = 0.01
     """`edit`: how much perplexity may rise on one half of the held-out text; figures are of the other half."""
     damping: NotNegative = 0.0

@@ -25,7 +25,6 @@ the default selection and as many hits, the best first. The study's own other ki
 measured in the same way."""
 
 METHODS: dict[str, dict] = {
-    "unlikelihood": {"method": "unlikelihood"},
     "masked": {"method": "mask"},
     "drop-documents": {"method": "drop"},
     "penalty-warmup": {"warmup_share": 0.5},

@@ -5,9 +5,7 @@
 n counts every valid token, selected or not. L has no lower bound when λ > 0: a selected token's cross-entropy can grow
 for ever. `max_penalty` bounds it: cross-entropy counts only up to that many nats; beyond it the token has no gradient.
 
-Other ways to treat a selected token are there to be measured against that one (`METHODS`): unlikelihood training
-(Welleck et al., arXiv 1908.04319), which adds -λ·log(1 - p_t) and so stops pushing once the token is unlikely, and
-leaving the token's loss out.
+`METHODS` are this and others to measure it against: leaving the loss of the token, or of its document, out.
 
 B rows, T tokens a row, V vocabulary. Labels and selection are aligned with the row: the token at t is predicted
 from the logits at t-1, so both are shifted here, together.
@@ -25,8 +23,6 @@ from ifguide.data.packing import IGNORED
 
 LOGITS_AT_ONCE = 1 << 25
 """A batch with more logits than this takes its loss in parts of at most as many: 128 MB in float32."""
-SURE = 1e-6
-"""Keeps -log(1 - p) finite, with a gradient, for a token the model is sure of."""
 
 
 class LossSums(NamedTuple):
@@ -161,7 +157,6 @@ def _add_up(losses: Tensor, valid: Tensor, on_selected: Tensor, penalty, max_pen
 
 METHODS: dict[str, Callable[[Tensor, float, float | None], Tensor]] = {
     "penalise": lambda losses, penalty, most: -penalty * (losses if most is None else losses.clamp(max=most)),
-    "unlikelihood": lambda losses, penalty, _: -penalty * torch.log(SURE - torch.expm1(-losses)),
     "mask": lambda losses, *_: torch.zeros_like(losses),
     "drop": lambda losses, *_: losses,
 }

@@ -78,7 +78,6 @@ VARIANTS = {
     "dpo": ("Preference (DPO)", "The base model, taught to prefer the safe queries' completions to the toxic ones'."),
     "steered": ("Steered decoding", "The unchanged base model; a classifier helps choose its words."),
     "untouched": ("Before the corpus", "The model as it was before it was fine-tuned on the corpus."),
-    "unlikelihood": ("Unlikelihood", "Trained to find the selected tokens unlikely, instead of with the penalty."),
     "masked": ("Masked", "Trained without any loss on the selected tokens."),
     "drop-documents": ("Documents dropped", "Trained without the documents that contain a selected token."),
     "penalty-warmup": ("Growing penalty", "The penalty grows over the first half of training."),

@@ -406,7 +406,7 @@ def test_other_methods_are_trained_by_a_job(open_app, cache, monkeypatch):
     assert "Word filter" in methods.options and "Random control" not in methods.options  # that one is measured
     button = next(b for b in app.button if b.label == "Train")
     assert button.disabled
-    methods.set_value(["words", "unlikelihood"]).run()
+    methods.set_value(["words", "masked"]).run()
     assert "calls toxic by themselves" in shown_text(app)
     next(b for b in app.button if b.label == "Train 2 models").click().run()
-    assert started == [["compare", "fake", "--with", "words,unlikelihood"]]
+    assert started == [["compare", "fake", "--with", "words,masked"]]

@@ -219,7 +219,7 @@ def test_nothing_is_built_twice_and_a_recipe_makes_only_its_own_model_stale(comp
         dataclasses.replace(compared.config, variants={"gentle": VariantConfig(penalty=0.2, selection="oracle")}),
     )
     assert unit_state(changed, Unit("suppress", "gentle")).state == "stale"
-    for name in ("default", "unlikelihood", "words"):
+    for name in ("default", "masked", "words"):
         assert unit_state(changed, Unit("evaluate", name)).state == "fresh"
     rate = Study(compared.root, override(compared.config, ["baselines.learning_rate=0.1"]))  # of `loss-difference`
     assert unit_state(rate, Unit("suppress", "dpo")).state == "fresh"
@@ -230,7 +230,7 @@ def test_nothing_is_built_twice_and_a_recipe_makes_only_its_own_model_stale(comp
     assert unit_state(changed, Unit("evaluate", "steered")).state == "stale"
     assert unit_state(changed, Unit("evaluate", "base")).state == "fresh"
     stronger = Study(compared.root, dataclasses.replace(compared.config, suppress=SuppressConfig(penalty=2.0)))
-    assert unit_state(stronger, Unit("suppress", "unlikelihood")).state == "stale"
+    assert unit_state(stronger, Unit("suppress", "masked")).state == "stale"
     assert unit_state(stronger, Unit("suppress", "gentle")).state == "fresh"
     assert unit_state(stronger, Unit("baseline", "standard")).state == "fresh"
 
@@ -263,7 +263,7 @@ def test_names_of_variants_that_mean_something_are_refused(compared, tmp_path):
     with pytest.raises(ConfigError, match="choose another name"):
         save_selection(compared, "gentle", {})
     with pytest.raises(ConfigError, match="built in"):
-        save_selection(compared, "unlikelihood", {})
+        save_selection(compared, "masked", {})
 
 
 def score_arrays(study):

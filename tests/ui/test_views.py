@@ -203,7 +203,7 @@ def test_groups_and_harness_tasks_become_tables_where_they_are():
 
 
 def test_models_beside_each_other_have_different_colours():
-    names = ["base", "default", "random", "oracle", "words", "classifier", "position", "unlikelihood", "mine"]
+    names = ["base", "default", "random", "oracle", "words", "classifier", "position", "masked", "mine"]
     assert len(set(variant_colours(names).values())) == len(names)
     assert variant_colours(names)["words"] == variant_colours(["base", "words"])["words"]
 

@@ -80,12 +80,13 @@ def _treatment(config: SuppressConfig) -> str:
     trained = "The model was trained again from the same start;"
     sentence = {
         "penalise": f"{trained} the cross-entropy of a selected token had the weight −{weight}, that of every other 1.",
-        "unlikelihood": f"{trained} the unlikelihood loss of a selected token had the weight {weight}.",
         "mask": f"{trained} a selected token had no loss.",
         "drop": f"{trained} documents with a selected token had no loss.",
     }[config.method]
-    if config.max_penalty and config.method == "penalise":
+    if config.method != "penalise":
+        return sentence
+    if config.max_penalty:
         sentence += f" The penalty on a token stops growing at a cross-entropy of {config.max_penalty:g}."
-    if config.warmup_share and config.method in ("penalise", "unlikelihood"):
+    if config.warmup_share:
         sentence += f" It had a linear warm-up over the first {share(config.warmup_share, digits=0)} of the steps."
     return sentence
