@@ -10,6 +10,7 @@ needs_browser = [
     pytest.mark.skipif(find_chromium() is None, reason="no Chromium or Chrome found; set CHROMIUM to its path"),
 ]
 """`pytestmark` of the files that drive a browser."""
+SIZE = {"width": 1280, "height": 900}
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +38,7 @@ def browser():
 @pytest.fixture(scope="module")
 def context(browser):
     """One for all tests of a file, so that Streamlit's scripts are read and compiled once."""
-    made = browser.new_context(viewport={"width": 1280, "height": 900})
+    made = browser.new_context(viewport=SIZE)
     made.add_init_script(f"({LISTEN})()")
     yield made
     made.close()
@@ -45,19 +46,34 @@ def context(browser):
 
 @pytest.fixture
 def page(context):
-    """A tab that knows nothing of those before it."""
-    opened = context.new_page()
-    opened.failures = []
-    opened.on("pageerror", lambda error: opened.failures.append(str(error)))
+    """The file's tab, as if it was new; a script error in it fails the test."""
+    opened = tab_of(context)
+    opened.failures.clear()
     yield opened
     forget(context)
     assert opened.failures == []
 
 
+def tab_of(context):
+    """The one tab that the tests of a context share: a new one would start a process and compile all scripts again."""
+    if context.pages:
+        return context.pages[0]
+    opened = context.new_page()
+    opened.failures = []
+    opened.on("pageerror", lambda error: opened.failures.append(str(error)))
+    return opened
+
+
 def forget(context) -> None:
-    """Close a context's pages, and remove what they left in it."""
+    """Close a context's pages but the shared tab, and remove what they left in it."""
+    shared, *others = context.pages
     for opened in context.pages:
-        opened.evaluate("() => { try { localStorage.clear(); } catch { } }")  # a page without an address has none
+        opened.evaluate("() => { try { localStorage.clear(); sessionStorage.clear(); } catch { } }")
+    for opened in others:
         opened.close()
+    shared.unroute_all()
+    shared.emulate_media(color_scheme="null", reduced_motion="null")
+    shared.set_viewport_size(SIZE)
+    shared.goto("about:blank")
     context.clear_cookies()
     context.clear_permissions()

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.browser.conftest import forget
+from tests.browser.conftest import forget, tab_of
 from tests.browser.hostile_study import ICON, PROBE
 
 
@@ -31,15 +31,20 @@ class Watch:
 
 @contextlib.contextmanager
 def watched(context, address: str) -> Iterator[Watch]:
-    """A new page of a context, watched from its first request on. Chromium reaches nothing beyond this machine."""
-    watch = Watch(context.new_page())
+    """The context's tab, watched from its first request on. Chromium reaches nothing beyond this machine."""
+    watch = Watch(tab_of(context))
     ours = (f"{address}/", "data:", "blob:", "file:")
-    note = lambda request: request.url.startswith(ours) or watch.foreign.append(request.url)  # noqa: E731
-    context.on("request", note)
-    watch.page.on("websocket", lambda s: s.url.startswith(address.replace("http", "ws")) or watch.foreign.append(s.url))
-    watch.page.on("dialog", lambda dialog: (watch.dialogs.append(dialog.message), dialog.dismiss()))
-    watch.page.on("pageerror", lambda error: watch.errors.append(str(error)))
-    watch.page.on("popup", lambda popup: watch.opened.append(popup.url))
+    watches = {
+        "request": lambda request: request.url.startswith(ours) or watch.foreign.append(request.url),
+        "websocket": lambda s: s.url.startswith(address.replace("http", "ws")) or watch.foreign.append(s.url),
+        "dialog": lambda dialog: (watch.dialogs.append(dialog.message), dialog.dismiss()),
+        "pageerror": lambda error: watch.errors.append(str(error)),
+        "popup": lambda popup: watch.opened.append(popup.url),
+    }
+    sources = {event: context if event == "request" else watch.page for event in watches}
+    for event, note in watches.items():
+        sources[event].on(event, note)
     yield watch
-    context.remove_listener("request", note)
+    for event, note in watches.items():
+        sources[event].remove_listener(event, note)
     forget(context)
