@@ -5,7 +5,7 @@ import pytest
 from tests.app.fake_study import write_study
 from tests.app.test_pages import running_job
 from tests.browser.conftest import needs_browser
-from tests.browser.running_app import FORKING, serve_app, visit, wait_until_still
+from tests.browser.running_app import FORKING, serve_app, visit, wait_for_value, wait_until_still
 
 pytestmark = needs_browser
 TITLES = ["Studies", "Overview", "Documents", "Threshold", "Compare", "Queries"]
@@ -33,8 +33,8 @@ def test_the_chosen_study_stays_chosen_when_its_state_changes(page, tmp_path):
             page.get_by_role("link", name="Step 2 of 11").wait_for()
         notice = page.locator(".st-key-news")  # the job died
         notice.get_by_text("crashed unexpectedly").wait_for()
-        wait_until_still(page)
-        assert page.get_by_role("combobox", name="Study").input_value() == "two · Not finished"
+        study = page.get_by_role("combobox", name="Study")
+        wait_for_value(lambda page: study.input_value(), page, "two · Not finished")
         assert "study=two" in page.url
         notice.get_by_role("button", name="Close").click()
         notice.wait_for(state="detached")

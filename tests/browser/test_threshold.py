@@ -309,6 +309,7 @@ def test_address_restores_everything_in_another_browser(page, browser, address, 
 
 
 def test_opening_is_no_step_of_the_history_and_the_shared_link_names_study_and_state(page, address):
+    page = page.context.new_page()  # with no history
     visit(page, address)
     assert (urlsplit(page.url).query, page.evaluate("history.length")) == ("", 2)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
