@@ -103,7 +103,11 @@ def offer_list(loaded: Loaded, store: DocumentStore, criteria: DocumentFilter, l
             key: FILTERS[key][0] for key in FILTERS if key != "selection"
         }
         layout.button("Clear filters", "clear", "filter_alt_off", st.session_state.update, unset)
-    st.caption(f"{count(len(order))} of {count(store.n_documents)}", width="content", help="Documents in the list")
+    st.caption(
+        f"{count(len(order))} of {count(store.n_documents)}{loaded.sampled}",
+        width="content",
+        help="Documents in the list",
+    )
     for form, mime in (("csv", "text/csv"), ("json", "application/json")):
 
         def write(form: str = form) -> str:

@@ -19,6 +19,7 @@ from ifguide.study.analysis.dose import rank_agreement
 from ifguide.study.analysis.reliability import KINDS, describe_reliability, read_reliability
 from ifguide.study.freshness import unit_state
 from ifguide.study.lineage import Unit
+from ifguide.study.sharing.shard_sample import Sketch
 from ifguide.ui import components, frame, job_panel, layout
 from ifguide.ui.documents.loaders import open_log, reviewer
 from ifguide.ui.documents.verdict_panel import show_team
@@ -60,7 +61,7 @@ def default_tuning(loaded: Loaded, kind: str) -> Tuning:
 @remembered(4)
 def board_parts(loaded: Loaded, kind: str) -> dict:
     index, influence = loaded.index(kind), loaded.influence(kind)
-    return board.board_parts(index, influence if index.n_tail <= EFFECTS_UP_TO else None)
+    return board.board_parts(index, influence if index.n_tail <= EFFECTS_UP_TO else None, loaded.sketch())
 
 
 def ask_attribution(loaded: Loaded) -> str:
@@ -185,7 +186,9 @@ def show_board(view: View, audit: dict, budget: float) -> None:
     own = None if view.chosen is None or audit["open"] else selection_tables.values_of(corpus, scores, view.chosen)
     influence, penalty = loaded.influence(kind), loaded.study.config.suppress.penalty
     predicts = influence is not None or describe_kind(kind).curvature
-    result = board.exact_result(exact, st.session_state.get("board_seq", 0))
+    result, sketch = board.exact_result(exact, st.session_state.get("board_seq", 0)), loaded.sketch()
+    if sketch:
+        result["shards"] = board.shards_result(sketch, exact.threshold)
     if influence is not None:
         result["effect"] = index.total(exact, influence)
     measured = [] if audit["open"] else loaded.measured()
@@ -195,9 +198,11 @@ def show_board(view: View, audit: dict, budget: float) -> None:
         "id": f"{loaded.name} {kind}",
         "nTokens": index.n_valid,
         "nDocuments": corpus.n_documents,
+        "of": loaded.whole,
+        "nShards": sketch and sketch.n_valid,
         "nTail": index.n_tail,
         "nSpan": index.n_span,
-        "views": {"all": parts["whole"], "tail": board.tail_bins(index, parts, exact.threshold)},
+        "views": {"all": parts["whole"], "tail": board.tail_bins(index, parts, exact.threshold, sketch)},
         "range": tuning.range,
         "low": tuning.low,
         "high": tuning.high,
@@ -223,6 +228,8 @@ def show_outcome(view: View) -> float:
     """What the base model answers without the selected tokens; returns how much perplexity may rise, as a share."""
     budget = view.loaded.study.config.suppress.perplexity_budget
     if layout.note_no_model(view.loaded):
+        if sketch := view.loaded.sketch():
+            show_shards(view, sketch)
         return budget
     with st.container(border=True, key="strip"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -233,6 +240,21 @@ def show_outcome(view: View) -> float:
                 sweep_panel.ask_sweep(view.loaded, view.kind, view.exact.n_above)
         preview_strip.show_strip(view.loaded, view.settings, view.exact.n_selected, budget)
     return budget
+
+
+def show_shards(view: View, sketch: Sketch) -> None:
+    """What the threshold selects in all shards, and the command that selects it there."""
+    tokens, sure, documents, sure_too = board.shards_result(sketch, view.exact.threshold)
+    words = f"{about(tokens, sure)} of {count(sketch.n_valid)} tokens score above {score(view.exact.threshold)}"
+    words += f" ({sure}), in {about(documents, sure_too)} of {count(sketch.n_documents)} documents ({sure_too})."
+    st.markdown(f"**In all {count_of(len(sketch.files), 'shard')}:** {words} To select them there, run:")
+    st.code(sketch.command(view.loaded.name, view.exact.threshold, view.tuning.window), language="bash")
+    if view.tuning.max_tokens:
+        st.caption("The budget above is of the sample. For all shards, add `--max-tokens` with a number of tokens.")
+
+
+def about(number: int, sure: str) -> str:
+    return count(number) if sure == "exact" else f"≈ {count(number)}"
 
 
 def show_map(view: View) -> None:
@@ -305,7 +327,7 @@ def show_words(view: View) -> None:
 def show_sources(view: View) -> None:
     groups_panel.show_columns(view.loaded, view.settings, most=ROWS_SHOWN)
     index = view.loaded.index(view.kind)
-    st.caption(f"{count(view.exact.n_selected)} selected tokens of {count(index.n_valid)}.")
+    st.caption(f"{count(view.exact.n_selected)} selected tokens of {count(index.n_valid)}{view.loaded.sampled}.")
 
 
 def show_groups(view: View) -> None:

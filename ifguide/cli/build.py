@@ -82,6 +82,7 @@ _CORPUS = "A .jsonl, .csv, .tsv, .parquet or .txt file, a folder, or a hub data 
 _SPANS = "The corpus's column of known toxic character spans, which only judge the result."
 _PRESETS = "A set of settings: quick, balanced, thorough or paper; `ifguide settings --presets` describes them."
 _TOKENIZER = "Its tokenizer; without the option, the one that bergson notes."
+_FROM = "Of our shards: the study that scored them, whose tokenizer, averaging and pooling are taken."
 _NEGATE = "Whether low scores push toward the queries; without either, as is noted."
 _SET = "Any other setting, such as model.mode=scratch; give the option once for each setting."
 
@@ -138,24 +139,42 @@ def new(
 
 
 def open_scores(
-    folder: Annotated[Path, Argument(metavar="FOLDER", help="A folder of scores that bergson or kronfluence wrote.")],
-    corpus: Annotated[str, _file("The data set that was scored.", "FILE_OR_DATASET")],
+    folder: Annotated[
+        Path,
+        Argument(metavar="FOLDER", help="A folder of scores: bergson's, kronfluence's, or our own Parquet shards."),
+    ],
+    corpus: Annotated[str, _file("The data set that was scored; shards hold it.", "FILE_OR_DATASET")] = "",
     tokenizer: Annotated[str, Option("--tokenizer", "--model", metavar="PATH_OR_ID", help=_TOKENIZER)] = "",
     name: Annotated[str | None, Option(metavar="STUDY", help="The study's name.", show_default="the folder's")] = None,
     text_field: Annotated[str, _column("The data set's column of texts, where it has no input_ids.", "text")] = "text",
     id_field: Annotated[str, _column("The data set's column of unique ids.", "numbers")] = "",
     negate: Annotated[bool | None, Option("--negate/--no-negate", help=_NEGATE)] = None,
+    scored_by: Annotated[str | None, Option("--from", metavar="STUDY", help=_FROM)] = None,
 ) -> Answer:
-    """Open scores of bergson or kronfluence, to read and select.
+    """Open scores of bergson, kronfluence or our own shards, to read and select.
 
-    Makes a study of the data set that was scored. It has no model: select tokens in it and export them.
+    Makes a study of the data set that was scored. It has no model: select tokens in it and export them. Of Parquet
+    shards, as a datatrove pipeline writes them, it holds a sample of the documents and a sketch of all.
     """
-    from ifguide.config.schema import CorpusConfig
+    from ifguide.config.schema import CorpusConfig, ScoresConfig
     from ifguide.study import peer_scores
+    from ifguide.study.sharing.score_shards import list_shards
 
-    given, called = CorpusConfig(path=corpus, text_field=text_field, id_field=id_field), name or folder.resolve().name
+    called, shards = name or folder.resolve().name, not corpus and bool(list_shards(folder))
+    scorer = open_study(scored_by) if scored_by else None
+    if scorer and not tokenizer:
+        tokenizer = scorer.resolve(scorer.config.model.source)
+    if shards and not tokenizer:
+        raise InputError(f"{folder} holds token ids; name the study that scored them with --from, or --tokenizer")
+    if not shards and not corpus:
+        raise InputError(f"{folder}: expected .parquet shards of scores, or --corpus with the data set that was scored")
     with follow_run() as progress:
-        study = peer_scores.open_scores(called, folder, given, tokenizer, negate=negate, progress=progress)
+        if shards:
+            treatment = scorer.config.scores if scorer else ScoresConfig()
+            study = peer_scores.open_shards(called, folder, tokenizer, treatment, progress=progress)
+        else:
+            given = CorpusConfig(path=corpus, text_field=text_field, id_field=id_field)
+            study = peer_scores.open_scores(called, folder, given, tokenizer, negate=negate, progress=progress)
     about, documents, tokens = study.config.description, study.corpus().n_documents, study.corpus().n_tokens
     text = f"{about} {documents:,} documents, {tokens:,} tokens; read them in `ifguide app`"
     return Answer({"study": called, "description": about, "documents": documents, "tokens": tokens}, text)

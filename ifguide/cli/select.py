@@ -1,6 +1,7 @@
 """`ifguide select`, `borrow`, `documents` and `export`: select tokens and export them."""
 
 import dataclasses
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,8 @@ from ifguide.errors import ConfigError
 
 Table = StrEnum("Table", ("tokens", "documents", "mask", "spans", "atlas", "weights", "inspect", "olmo", "megatron"))
 """What can be exported."""
+HIGHEST = 20
+"""Tokens that `ifguide documents --read` lists."""
 LISTED = 50
 """Documents that `ifguide documents --where` prints."""
 _WHAT = (
@@ -28,6 +31,7 @@ def select(
     tokens: Annotated[int | None, Option(min=1, help="Threshold: this many tokens score higher.")] = None,
     share: Annotated[float | None, Option(min=0, max=100, help="Threshold: this % of tokens scores higher.")] = None,
     quantile: Annotated[float | None, Option(min=0, max=1, help="Threshold: this quantile of all scores.")] = None,
+    threshold: Annotated[float | None, Option(help="Threshold: this score. Only with --out.")] = None,
     perplexity: Annotated[
         str | None,
         Option(metavar="SHARE", help="Threshold: the best measured one whose perplexity rose by at most this, as 1%."),
@@ -48,25 +52,30 @@ def select(
 ) -> Answer:
     """Select tokens by threshold, window and budget.
 
-    Give the threshold as one of --tokens, --share, --quantile and --perplexity. Other settings come from study.toml.
+    Give the threshold as one of --tokens, --share, --quantile, --threshold and --perplexity. Other settings come from
+    study.toml.
     """
     from ifguide.selection.algorithm import quantile_of_share
     from ifguide.study.analysis.dose import best_measured
     from ifguide.study.lineage import Unit
     from ifguide.study.pipeline import import_scores
+    from ifguide.study.sharing.shard_sample import read_sketch, shards_config
     from ifguide.study.stages.select import save_mask, save_selection
 
     if mask and any(
-        value is not None for value in (tokens, share, quantile, perplexity, window, max_tokens, attribution, scores)
+        value is not None
+        for value in (tokens, share, quantile, threshold, perplexity, window, max_tokens, attribution, scores)
     ):
         raise ConfigError("expected only --name beside --mask, whose file names the tokens; leave out the others")
     if scores and attribution:
         raise ConfigError("expected --scores or --attribution, got both; leave out one of them")
-    if [tokens, share, quantile, perplexity].count(None) < 3:
-        thresholds = "--tokens, --share, --quantile and --perplexity"
+    if [tokens, share, quantile, threshold, perplexity].count(None) < 4:
+        thresholds = "--tokens, --share, --quantile, --threshold and --perplexity"
         raise ConfigError(f"expected one of {thresholds}, got several; leave out the others")
     if out and (not scores or perplexity or selection or mask):
         raise ConfigError("--out: expected --scores FOLDER, and none of --perplexity, --name and --mask")
+    if threshold is not None and (not out or not math.isfinite(threshold)):
+        raise ConfigError("--threshold: expected a number, and --scores and --out; else give --tokens or --share")
     study = open_study(name)
     if scores and not out:
         attribution = scores.stem.replace("-", "_")
@@ -78,6 +87,7 @@ def select(
     given = {
         "tokens_above": tokens,
         "quantile": quantile if share is None else quantile_of_share(share),
+        "threshold": threshold,
         "window": window,
         "max_tokens": max_tokens,
         "attribution": attribution,
@@ -87,7 +97,7 @@ def select(
         from ifguide.study.sharing.score_shards import select_in_shards
 
         with follow_run():
-            chosen = select_in_shards(study.config, scores, out, settings)
+            chosen = select_in_shards(shards_config(study, scores), scores, out, settings)
         text = (
             f"{out}: {chosen['n_selected']:,} of {chosen['n_valid']:,} tokens in {chosen['n_documents_hit']:,} of"
             f" {chosen['n_documents']:,} documents, threshold {chosen['threshold']:.4g}; _summary.json describes them"
@@ -112,6 +122,9 @@ def select(
         f"selection {saved.name}: {settings['n_selected']:,} tokens ({part:.2%}) in {settings['n_documents_hit']:,}"
         f" documents, threshold {settings['threshold']:.4g}; {use} {name} --selection {saved.name}`"
     )
+    if (sketch := read_sketch(study)) and not mask:
+        command = sketch.command(name, settings["threshold"], settings["window"])
+        text += f"\nthese are of the sample; to select in all {sketch.n_valid:,} tokens: `{command}`"
     if budget:
         text += f"\nas {best.model}, measured: {best.tp.value:.1%} of prompts have a toxic answer"
     return Answer({"study": name, "selection": saved.name, "settings": settings}, text)
@@ -149,21 +162,39 @@ def documents(
     name: StudyName,
     where: Annotated[str, Option(metavar="CONDITION", help="List those for which it is true.")] = "",
     like: Annotated[str, Option(metavar="ID", help="List the 100 most like this document.")] = "",
+    read: Annotated[str, Option(metavar="ID", help="Print this document and its highest tokens.")] = "",
+    reveal: Annotated[bool, Option("--reveal", help="Print offensive words of --read, too.")] = False,
     selection: SelectionName = "default",
 ) -> Answer:
-    """Write the app's list of documents, or filter it.
+    """Write the app's list of documents, filter it, or read one.
 
     Only tables that are missing, out of date or damaged are written. `ifguide run` writes those of its own selections.
     A condition is as on the app's Documents page, such as --where "hit_sum > 5 and n_tokens < 400"; it lists documents
     by rank in the selection. --like lists those that the base model reads most like one, nearest first, of those for
-    which the condition is true; it needs the map of `ifguide map`.
+    which the condition is true; it needs the map of `ifguide map`. --read takes any document of the study, and of
+    shards that it is a sample of.
     """
-    from ifguide.cli.terminal import format_table
+    from ifguide.cli.terminal import format_table, printable
     from ifguide.study.analysis.document_map import rank_alike
     from ifguide.study.stages.document_table import write_tables
     from ifguide.ui.documents.store import DocumentFilter, open_documents
 
     study = open_study(name)
+    if read:
+        if where.strip() or like:
+            raise ConfigError("expected --read or a condition, got both; leave out one of them")
+        from ifguide.ui.documents.described import read_document
+
+        document = read_document(study, read, selection, unveil=reveal)
+        best = sorted(document["tokens"], key=lambda token: -token["score"])[:HIGHEST]
+        rows = [[str(token["token"]), printable(token["text"]), f"{token['score']:+.4g}"] for token in best]
+        inside = "of the sample" if document["sampled"] else "outside the sample" if document["shard"] else ""
+        facts = filter(None, (document["source"], f"{document['n_tokens']:,} tokens", inside))
+        plain_lines = "".join(token["text"] for token in document["tokens"]).splitlines()
+        shown = "\n".join(map(printable, plain_lines))
+        table = format_table(("token", "text", "score"), rows)
+        text = f"{printable(read)}: {printable(', '.join(facts))}\n\n{shown}\n\n{table}"
+        return Answer({"study": name, **document}, text)
     if where.strip() or like:
         with follow_run("documents"):
             store = open_documents(study, selection)

@@ -1,4 +1,5 @@
-"""Scores that bergson and kronfluence wrote, made into a study of their documents: to read, to select, to export.
+"""Scores that bergson and kronfluence wrote, or a sample of our own shards, made into a study of their documents: to
+read, to select, to export.
 
 Positive is what pushes toward the queries, as in ours. bergson notes which sign that is (`score_cfg.higher_is_better`);
 in kronfluence's it is positive where `compute_measurement` is a loss. Row t of a text is the position that predicts
@@ -6,6 +7,7 @@ token t + 1, and goes to that token; a score of a document goes to all its token
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from ifguide.study.drafts import Draft
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build, run_study
 from ifguide.study.reading import Study
+from ifguide.study.sharing import shard_sample
 from ifguide.study.shelf import INPUTS, free_place
 from ifguide.study.stages.checkpoints import study_tokenizer
 
@@ -134,11 +137,74 @@ def open_scores(
         imported={scores.tool: ImportedConfig(path=f"{INPUTS}/{scores.tool}.npy")},
         selection=SelectionConfig(attribution=scores.tool, controls=()),
     )
+    return _make(name, config, lambda study: _place_scores(scores, study, sign), cache, progress)
+
+
+def open_shards(
+    name: str,
+    folder: Path,
+    tokenizer: str,
+    treatment: ScoresConfig,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Study:
+    """Make a study of a sample of the documents in a folder of score shards, which notes what is known of all of them:
+    `ifguide.study.sharing.shard_sample.read_sketch`. The shards stay where they are. `treatment` says how scores are
+    averaged and pooled, `tokenizer` is a folder or a hub id.
+
+    Raises:
+        InputError: a shard that cannot be used, or ids of another tokenizer; no study is made.
+        ConfigError: the name is unsafe or taken.
+    """
+    free_place(name, cache)
+
+    def report(done: int, total: int) -> None:
+        if progress:
+            progress.report(done, total, "shards")
+
+    sample, sketch = shard_sample.sample_shards(folder, treatment, report)
+    about = f"{sketch.n_documents:,} documents, {sketch.n_tokens:,} tokens, in {len(sketch.files):,} shards"
+    config = StudyConfig(
+        description=f"A sample of {about} of {sketch.folder}.",
+        model=ModelConfig(
+            source=str(Path(tokenizer).absolute()) if Path(tokenizer).exists() else tokenizer, mode="asis"
+        ),
+        corpus=CorpusConfig(
+            path=f"{shard_sample.PLACE}/sample.parquet",
+            text_field=TOKENS,
+            id_field="document_id",
+            source_field="source",
+        ),
+        scores=ScoresConfig(own_loss=False, probe=False, combined=False, pooling=0.0),
+        imported={shard_sample.KIND: ImportedConfig(path=f"{shard_sample.PLACE}/scores.npy")},
+        selection=SelectionConfig(attribution=shard_sample.KIND, controls=()),
+    )
+    return _make(
+        name,
+        config,
+        lambda study: shard_sample.place_scores(sample, study),
+        cache,
+        progress,
+        before=lambda root: shard_sample.save_sample(sample, sketch, root),
+    )
+
+
+def _make(
+    name: str,
+    config: StudyConfig,
+    place: Callable[[Study], None],
+    cache: Path | None,
+    progress: Progress | None,
+    before: Callable[[Path], None] = lambda root: None,
+) -> Study:
+    """Build a study of imported scores, which `place` writes once it has its corpus, and `before` its inputs."""
     draft = Draft(cache)
     try:
+        before(draft.root)
         study = Study.create(Draft.NAME, config, draft.folder)
         build(study, [Unit("corpus")], progress=progress)
-        _place_scores(scores, study, sign)
+        place(study)
         run_study(study, progress=progress)
         return Study.open(name, draft.finish(name).parent)
     finally:

@@ -80,7 +80,12 @@ def need_stage(loaded: Loaded, stage: str, then: str) -> None:
 def note_no_model(loaded: Loaded, stage: str = "model") -> bool:
     """Whether the study has scores of others alone, and so nothing of this stage, which the reader is told."""
     if missing := not loaded.study.units(stage):
-        st.info(f"“{plain(loaded.name)}” {NO_MODEL}.", icon=":material/info:")
+        note = NO_MODEL
+        if loaded.whole != "all":
+            about = loaded.study.config.description.rstrip(".").removeprefix("A sample")
+            note = f"is a sample{plain(about)}, without a model. Numbers here are of the sample, except where they"
+            note += " name all shards"
+        st.info(f"“{plain(loaded.name)}” {note}.", icon=":material/info:")
     return missing
 
 

@@ -30,6 +30,7 @@ from ifguide.study.analysis.judges import describe_disagreement
 from ifguide.study.folder import cache_dir
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.reading import Study
+from ifguide.study.sharing import shard_sample
 from ifguide.study.stages.document_table import scale_middle
 from ifguide.study.stages.select import open_index
 from ifguide.study.variants import UNTOUCHED, is_edit
@@ -78,6 +79,21 @@ class Loaded:
     @remembered(4)
     def corpus(self) -> TokenizedCorpus:
         return self.study.corpus()
+
+    @remembered(4)
+    def sketch(self) -> shard_sample.Sketch | None:
+        """What is known of all shards that the documents are a sample of; None where they are none."""
+        return shard_sample.read_sketch(self.study)
+
+    @property
+    def whole(self) -> str:
+        """What counts of tokens and documents are shares of."""
+        return "the sample" if shard_sample.is_sample(self.study) else "all"
+
+    @property
+    def sampled(self) -> str:
+        """What follows a number of the sample."""
+        return " in the sample" if self.whole != "all" else ""
 
     @remembered(4)
     def source_names(self) -> list[str]:

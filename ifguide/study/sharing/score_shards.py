@@ -8,13 +8,15 @@ over the corpus are added shard by shard, so that they may differ from a study's
 Shapes: C checkpoints; d documents and n tokens of a part.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ifguide.config.schema import ScoresConfig, StudyConfig
@@ -33,6 +35,8 @@ SAMPLE = 20_000_000
 """Scores that are looked at for their upper tail, at most about."""
 TOP = 100
 """Documents named in the summary."""
+KINDS = 1 << 24
+"""Token kinds at most."""
 _BINS = 200
 _MASK = {"document_id": pa.string(), "n_tokens": pa.int32(), "hits": pa.int32(), "hit_sum": pa.float64()}
 _MASK |= {"rank": pa.int64(), "selected": pa.list_(pa.int32())}
@@ -58,20 +62,35 @@ class Part:
         return valid
 
 
+def list_shards(folder: Path) -> list[Path]:
+    """The Parquet files in a folder and in those in it, in order of their names."""
+    return sorted(file for file in folder.rglob("*.parquet") if not file.name.startswith("."))
+
+
 class ScoreShards(Chunks):
     """The shards of a folder as chunks of treated scores: `histogram` and `value_at` read them file by file. An
     InputError: there is none; while they are read: one that lacks a column or has lists of unequal lengths."""
 
-    def __init__(self, folder: Path, treatment: ScoresConfig):
-        self.files = sorted(file for file in folder.rglob("*.parquet") if not file.name.startswith("."))
+    def __init__(self, folder: Path, treatment: ScoresConfig, *, tokens: bool = False, fitted: tuple | None = None):
+        """`tokens`: token ids are read even where nothing is pooled. `fitted`: the `fitted` of the same shards, read
+        before; None: found now, in one pass to pool and two of several checkpoints."""
+        self.files = list_shards(folder)
         if not self.files:
             raise InputError(f"{folder}: expected .parquet files of scores, got none; name the folder they are in")
         self._folder, self._treatment, self._n_checkpoints = folder, treatment, 0
-        self._divisors, self._means = [1.0], np.zeros(1)
+        self._tokens = tokens or bool(treatment.pooling)
+        self._divisors, self._means = fitted or ([1.0], np.zeros(1))
+        if fitted:
+            return
         if self._first().scores.shape[0] > 1:
             self._divisors = deviations(lambda: (part.scores[:, part.valid].astype(np.float64) for part in self._raw()))
         if treatment.pooling:
             self._means = mean_by_kind(self._kinds())
+
+    @property
+    def fitted(self) -> tuple[Sequence[float], np.ndarray]:
+        """Each checkpoint's deviation, and the mean score of each token kind, float64 (kinds,)."""
+        return self._divisors, self._means
 
     def _first(self) -> Part:
         for part in self._raw():
@@ -82,17 +101,33 @@ class ScoreShards(Chunks):
         for file in self.files:
             yield from self._read(file)
 
-    def _read(self, file: Path) -> Iterator[Part]:
-        columns = ["document_id", "scores", *["token_ids"] * bool(self._treatment.pooling)]
+    @contextlib.contextmanager
+    def _open(self, file: Path) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
+        """A shard and the columns to read of it; what goes wrong with it is an InputError."""
+        columns = ["document_id", "scores", *["token_ids"] * self._tokens]
         try:
             with pq.ParquetFile(file) as table:
                 if missing := [name for name in columns if name not in table.schema_arrow.names]:
                     remedy = "score again with this version's TokenScores"
                     raise InputError(f"{file}: expected the columns {', '.join(columns)}; {missing} missing; {remedy}")
-                for batch in table.iter_batches(batch_size=DOCUMENTS, columns=columns):
-                    yield self._part(batch, file)
+                yield table, columns
         except (OSError, pa.ArrowException, AttributeError, ValueError) as error:
             raise InputError(f"{file} cannot be read as scores ({error}); copy or make it again") from error
+
+    def _read(self, file: Path) -> Iterator[Part]:
+        with self._open(file) as (table, columns):
+            for batch in table.iter_batches(batch_size=DOCUMENTS, columns=columns):
+                yield self._part(batch, file)
+
+    def read_one(self, file: Path, id: str) -> Part | None:
+        """The document of this id, scores averaged and pooled, if the shard has it."""
+        with self._open(file) as (table, columns):
+            for group in range(table.num_row_groups):
+                ids = table.read_row_group(group, columns=["document_id"])["document_id"].cast(pa.string())
+                if (row := pc.index(ids, id).as_py()) >= 0:
+                    rows = table.read_row_group(group, columns=columns).slice(row, 1).combine_chunks()
+                    return self._treat(self._part(rows.to_batches()[0], file))
+        return None
 
     def _part(self, batch: pa.RecordBatch, file: Path) -> Part:
         def expect(holds, what: str) -> None:
@@ -116,10 +151,11 @@ class ScoreShards(Chunks):
             starts = ends - lengths
             scores = np.stack([values[expand_intervals(*pair)] for pair in zip(starts.T, ends.T, strict=True)])
         offsets, kinds = np.append(0, np.cumsum(lengths[:, 0])).astype(np.int64), None
-        if self._treatment.pooling:
+        if self._tokens:
             expect(np.array_equal(batch["token_ids"].value_lengths(), lengths[:, 0]), "as many token_ids as scores")
             kinds = batch["token_ids"].flatten().to_numpy()
-            expect(kinds.dtype.kind in "iu" and kinds.min(initial=0) >= 0, "whole numbers from 0 as token_ids")
+            whole = kinds.dtype.kind in "iu" and kinds.min(initial=0) >= 0 and kinds.max(initial=0) < KINDS
+            expect(whole, f"whole numbers from 0 to {KINDS - 1:,} as token_ids")
         return Part(ids, offsets, scores, kinds)
 
     def _average(self, part: Part) -> np.ndarray:
@@ -138,7 +174,8 @@ class ScoreShards(Chunks):
 
     def _treat(self, part: Part) -> Part:
         scores, valid, pooling = self._average(part), part.valid, self._treatment.pooling
-        if part.token_ids is not None:
+        if pooling:
+            assert part.token_ids is not None
             pooled = pool_blocks(scores, part.token_ids, lambda a, b: valid[a:b], pooling, means=self._means)
             scores = np.concatenate([np.zeros(0, np.float32), *pooled])
         return dataclasses.replace(part, scores=scores[None])
@@ -153,6 +190,10 @@ class ScoreShards(Chunks):
                 self.n_valid = np.maximum(np.diff(part.offsets) - 1, 0)
                 yield work(0, len(part.ids))
 
+    def tokens_above(self, threshold: float) -> int:
+        """How many valid tokens have a score strictly above a threshold, which takes a pass."""
+        return sum(self.map(lambda a, b: int(np.count_nonzero(self.values(a, b).astype(np.float64) > threshold))))
+
     def tail_share(self) -> float:
         """As `ifguide.selection.algorithm.tail_share`, of every k-th token where there are very many."""
         step, start, values = max(1, self.n_tokens // SAMPLE), 0, []
@@ -166,9 +207,9 @@ class ScoreShards(Chunks):
 
 def select_in_shards(config: StudyConfig, folder: Path, out: Path, settings: dict) -> dict:
     """Select tokens by the scores in a folder, with a study's settings and what `settings` changes in them (as
-    `ifguide.study.stages.select.save_selection`). Writes a Parquet file for each shard to `out` (document_id, n_tokens,
-    hits, hit_sum, rank, from 0 and null without a hit, and selected, the positions in the document), and what it
-    returns to `out/_summary.json`.
+    `ifguide.study.stages.select.save_selection`), or above the `threshold` in them. Writes a Parquet file for each
+    shard to `out` (document_id, n_tokens, hits, hit_sum, rank, from 0 and null without a hit, and selected, the
+    positions in the document), and what it returns to `out/_summary.json`.
 
     Raises:
         ConfigError: a setting out of range; `out` is in `folder`; or a budget with selection.whole_windows.
@@ -179,11 +220,14 @@ def select_in_shards(config: StudyConfig, folder: Path, out: Path, settings: dic
         raise ConfigError(f"--out: expected a folder outside {folder}, whose files are all read as scores, got {out}")
     shards = ScoreShards(folder, config.scores)
     histogram = shards.histogram()
-    n_valid = int(histogram.sum())
-    choice = read_choice(settings, config.selection, n_valid, lambda _: round(shards.tail_share() * n_valid))
+    n_valid, given = int(histogram.sum()), dict(settings)
+    if (threshold := given.pop("threshold", None)) is not None:
+        given["tokens_above"] = above = shards.tokens_above(threshold)
+    choice = read_choice(given, config.selection, n_valid, lambda _: round(shards.tail_share() * n_valid))
     if choice.max_tokens and config.selection.whole_windows:
         raise ConfigError("selection.whole_windows: expected false with a budget where the scores are; set it to false")
-    threshold, above = shards.value_at(n_valid - 1 - choice.tokens_above, histogram)
+    if threshold is None:
+        threshold, above = shards.value_at(n_valid - 1 - choice.tokens_above, histogram)
     ids, ranking, taken, n_documents = _rank(shards, threshold, choice)
     out.mkdir(parents=True, exist_ok=True)
     (out / "_summary.json").unlink(missing_ok=True)  # it says that all masks are there

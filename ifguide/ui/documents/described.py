@@ -5,13 +5,17 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from ifguide.config.names import DEFAULT
+from ifguide.errors import InputError
 from ifguide.study.freshness import study_fingerprint
 from ifguide.study.reading import Study
+from ifguide.study.sharing import shard_sample
 from ifguide.ui.documents.lines import find_text
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore, open_documents
 from ifguide.ui.excerpts import veiled_pieces
-from ifguide.ui.veil import study_words
+from ifguide.ui.veil import study_words, veil_pieces
 
 _BEFORE, _AFTER = 10, 30
 """Tokens of an excerpt around the strongest one."""
@@ -53,6 +57,30 @@ def describe_document(study: Study, document: str, selection: str, *, page: slic
     ]
     facts = {"attribution": kind, "threshold": chosen.settings["threshold"], "n_tokens": end - begin}
     return {"document": document, "source": corpus.document(index).source, **facts, "tokens": tokens}
+
+
+def read_document(study: Study, document: str, selection: str, *, unveil: bool) -> dict:
+    """As `describe_document`, all of its tokens, also of a document that is only in the shards that the study is a
+    sample of: whether it is `sampled`, and the `shard` that has it. Errors as
+    `ifguide.study.sharing.shard_sample.read_document`."""
+    sketch = shard_sample.read_sketch(study)
+    try:
+        described = describe_document(study, document, selection, page=slice(None), unveil=unveil)
+        return described | {"sampled": sketch is not None, "shard": described["source"] if sketch else None}
+    except InputError:
+        if sketch is None:
+            raise
+    read = shard_sample.read_document(sketch, document)
+    threshold = study.selection(selection).settings["threshold"]
+    hits = (np.arange(len(read.scores)) > 0) & (read.scores > (np.inf if threshold is None else threshold))
+    pieces = veil_pieces(shard_sample.cut_document(study, read), hits, _words(study, unveil))
+    tokens = [
+        {"token": at, "text": piece, "score": float(value), "selected": bool(hit)}
+        for at, (piece, value, hit) in enumerate(zip(pieces, read.scores, hits, strict=True))
+    ]
+    facts = {"attribution": shard_sample.KIND, "threshold": threshold, "n_tokens": len(tokens)}
+    about = {"document": document, "source": read.source, "sampled": False, "shard": read.source}
+    return {**about, **facts, "tokens": tokens}
 
 
 def excerpt_traced(study: Study, cells: list[dict], unveil: bool) -> list[dict]:

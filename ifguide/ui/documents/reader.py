@@ -326,7 +326,7 @@ def _fill(request: Request, view: dict, order: np.ndarray, column: Column, at: i
 
 
 def _describe(request: Request, row: dict, given: tuple[str, str, str], spans: list) -> dict:
-    rank = f"rank {count(row['rank'])} of {count(request.store.n_documents)}"
+    rank = f"rank {count(row['rank'])} of {count(request.store.n_documents)}{request.loaded.sampled}"
     facts = [row["source"], rank, count_of(row["selected"], "selected token")]
     if row["group_size"] > 1:
         facts.append(f"{count(row['group_size'])} near-duplicates")

@@ -4,6 +4,7 @@ from ifguide.config.names import DEFAULT
 from ifguide.config.schema import ScoresConfig, SuppressConfig
 from ifguide.study.judgements import judge_title
 from ifguide.study.reading import Study
+from ifguide.study.sharing.shard_sample import is_sample
 from ifguide.ui.format import count, count_of, score, selection_title, share
 
 _MODES = {
@@ -26,6 +27,8 @@ def what_was_done(study: Study, built: set[str], selection: str = DEFAULT) -> li
     ]
     if not study.units("model"):
         sentences = [f"Another program scored the tokens of {text}."]
+        if is_sample(study):
+            sentences = [f"{config.description} The sample is {text.partition(' (')[2].rstrip(')')}."]
     if {"queries", "model", "scores"} <= built:
         toxic, safe = (count(len(study.queries(kind))) for kind in ("toxic", "safe"))
         direction = (

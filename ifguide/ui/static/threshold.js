@@ -15,6 +15,7 @@ function makeBoard(root) {
     recall: makeFigure("Recall", HELP.recall),
     effect: makeFigure("Estimated effect", ""),
     outcome: makeFigure("Toxic answers, edited", HELP.outcome),
+    shards: makeFigure("Above it in all shards", HELP.shards),
   };
   const row = element("div", "figures");
   row.append(...Object.values(figures).map((figure) => figure.box));
@@ -139,7 +140,7 @@ function makeBoard(root) {
     clip.style.clipPath = `inset(0 0 0 ${fixed(Math.max(0, x))}px)`;
     handle.textContent = scoreText(now.threshold);
     handle.setAttribute("aria-valuenow", String(Number(now.threshold.toPrecision(6))));
-    handle.setAttribute("aria-valuetext", `threshold ${scoreText(now.threshold)}, ${plural(shown.above, "token")} above, ${shareText(shown.above, data.nTokens, 2)} of all`);
+    handle.setAttribute("aria-valuetext", `threshold ${scoreText(now.threshold)}, ${plural(shown.above, "token")} above, ${shareText(shown.above, data.nTokens, 2)} of ${data.of}`);
     const half = handle.offsetWidth / 2 + 2;
     handle.style.transform = `translateX(calc(-50% + ${fixed(Math.max(0, half - x) - Math.max(0, x + half - board.width))}px))`;
 
@@ -150,13 +151,17 @@ function makeBoard(root) {
     stepper.show(shown.window);
     const missing = exact ? "–" : null; // nothing selected, or nothing marked
     const blind = data.audit.open;
-    figures.tokens.show(now.tokens === null ? null : whole(now.tokens), now.tokens === null ? "" : `${shareText(now.tokens, data.nTokens, 2)} of all`);
-    figures.documents.show(now.documents === null ? null : whole(now.documents), now.documents === null ? "" : `${shareText(now.documents, data.nDocuments)} of all`);
+    figures.tokens.show(now.tokens === null ? null : whole(now.tokens), now.tokens === null ? "" : `${shareText(now.tokens, data.nTokens, 2)} of ${data.of}`);
+    figures.documents.show(now.documents === null ? null : whole(now.documents), now.documents === null ? "" : `${shareText(now.documents, data.nDocuments)} of ${data.of}`);
     figures.precision.show(blind ? "–" : now.precision === null ? missing : now.precision.toFixed(3), blind ? "hidden in an audit" : "of selected are labelled");
     figures.recall.show(blind ? "–" : now.recall === null ? missing : now.recall.toFixed(3), blind ? "hidden in an audit" : "of labelled are selected");
     const change = now.effect === null ? null : data.effect.scale * now.effect;
     if (!data.effect.predicts) figures.effect.show("–", "no influence scores");
     else figures.effect.show(change === null ? null : scoreText(change), change === null ? "" : change > 0 ? "toxic completions less likely" : change < 0 ? "toxic completions likelier" : "no change");
+    if (data.nShards) {
+      const [above, sure] = exact ? data.exact.shards : [Math.round(now.shards), ""];
+      figures.shards.show(`${exact && sure !== "exact" ? "≈ " : ""}${whole(above)}`, `${shareText(above, data.nShards, 2)} of ${whole(data.nShards)} tokens${sure === "exact" ? ", exact" : ""}`);
+    }
     figures.outcome.show(...(blind ? ["–", "hidden in an audit"] : exact ? data.outcome : [null, ""]));
     const place = (dot, y) => {
       dot.hidden = y === null || x < LEFT - 1 || x > board.width - RIGHT + 1;
@@ -236,7 +241,7 @@ function makeBoard(root) {
     const xOf = (above) => { const at = board.preview.thresholdAt(above); return at < view.low || at > view.high ? null : board.scale.x(at); };
     doses.draw(data.dose, xOf, width, HEIGHTS.dose);
     range.show(board.view);
-    axes.textContent = `Drag the handle: tokens to its right are suppressed. Counts are on a logarithmic axis${data.unit ? ", scores on one compressed far from 0" : ""}.`;
+    axes.textContent = `Drag the handle: tokens to its right are suppressed. ${data.nShards ? "Bars count tokens of all shards, from their sketch; other numbers are of the sample. " : ""}Counts are on a logarithmic axis${data.unit ? ", scores on one compressed far from 0" : ""}.`;
     paintBrush();
     drawRankCurve();
     paint();
@@ -434,6 +439,8 @@ function makeBoard(root) {
     if (first) {
       board.preview = makePreview(data);
       board.from = board.pending = board.drag = null;
+      figures.shards.box.hidden = !data.nShards;
+      figures.outcome.box.hidden = figures.effect.box.hidden = Boolean(data.nShards); // no model has read them here
       figures.precision.box.hidden = figures.recall.box.hidden = data.nSpan === null;
       handle.setAttribute("aria-valuemin", String(data.lowest));
       handle.setAttribute("aria-valuemax", String(data.highest));

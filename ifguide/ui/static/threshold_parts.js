@@ -7,6 +7,7 @@ const HELP = {
   precision: "Share of the selected tokens that people marked as toxic. Human labels only check the result; they never select tokens.",
   recall: "Share of the tokens marked as toxic by people that is selected.",
   outcome: "Prompts with a toxic answer once these tokens are edited out of the base model: a preview on a few prompts, not a forecast of training.",
+  shards: "Tokens that score higher than the threshold in all shards, without neighbours and budget: counted exactly among the highest scores, elsewhere estimated from a histogram of all scores.",
   curve: "Share of toxic tokens among all tokens that score higher than the threshold, without neighbours and budget. From human labels, and from a blind audit with its 95% interval.",
   threshold: "Tokens that score higher are selected. Type a score, drag the line, or use the arrow keys on it.",
   share: "Share of all tokens above the threshold.",

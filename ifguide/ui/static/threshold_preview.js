@@ -59,6 +59,7 @@ function makePreview(data) {
       precision: span === null || !tokens ? null : Math.min(1, span / covered),
       recall: span === null || !data.nSpan ? null : span / data.nSpan,
       effect: whenWhole(knots.effect),
+      shards: knots.shards && between(knots.above, knots.shards, above),
     };
   };
 

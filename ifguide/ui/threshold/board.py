@@ -10,8 +10,9 @@ import numpy as np
 from ifguide.data.corpus import TokenizedCorpus
 from ifguide.selection.index import Resolved, ScoreIndex
 from ifguide.selection.prediction import predicted_change
+from ifguide.study.sharing.shard_sample import Sketch
 from ifguide.ui.excerpts import excerpt_at
-from ifguide.ui.format import number, score
+from ifguide.ui.format import count, number, score
 
 N_BINS = 200
 AT_BOUNDARY = 3
@@ -39,10 +40,12 @@ def axis_edges(low: float, high: float, unit: float, n_bins: int = N_BINS) -> np
     return edges
 
 
-def board_parts(index: ScoreIndex, influence: np.ndarray | None = None) -> dict:
+def board_parts(index: ScoreIndex, influence: np.ndarray | None = None, sketch: Sketch | None = None) -> dict:
     """What does not depend on the controls: the knots for all windows, the bins of the whole axis, the words. Effects
-    are sums of the index's own scores, or of `influence`, float32 (N,), which are known without neighbours only."""
+    are sums of the index's own scores, or of `influence`, float32 (N,), which are known without neighbours only. With
+    the `sketch` of shards, of which the index has a sample, the bins are of all shards."""
     preview, words, (lowest, highest) = index.preview(), index.words(), index.extremes
+    lowest = lowest if sketch is None else min(lowest, sketch.lowest)
     unit = axis_unit(preview.threshold, preview.tokens_above, index.n_valid)
     pad = [None] * (len(preview.threshold) - len(preview.documents))
 
@@ -57,6 +60,7 @@ def board_parts(index: ScoreIndex, influence: np.ndarray | None = None) -> dict:
         "covered": by_window(preview.covered.sum(axis=2)),
         "span": None if preview.spans is None else by_window(preview.spans),
         "effect": [_digits(column, 7) + pad for column in preview.effect.T],
+        "shards": None if sketch is None else sketch.tokens_above(preview.threshold)[0].tolist(),
     }
     if influence is not None:
         sums = np.append(0.0, np.cumsum(influence[index.places_at(np.arange(index.n_tail))], dtype=np.float64))
@@ -68,19 +72,28 @@ def board_parts(index: ScoreIndex, influence: np.ndarray | None = None) -> dict:
         "lowest": lowest,
         "middle": middle,
         "highest": highest,
-        "whole": _bins(index, lowest, highest, unit),
+        "whole": _bins(sketch or index, lowest, highest, unit),
     }
     return {**axis, "knots": knots, "words": [list(row) for row in zip(*columns, strict=True)]}
 
 
-def tail_bins(index: ScoreIndex, parts: dict, threshold: float) -> dict:
+def tail_bins(index: ScoreIndex, parts: dict, threshold: float, sketch: Sketch | None = None) -> dict:
     """Bins of the close-up: the highest tenth of the scores, or more if the threshold is lower."""
     highest = parts["highest"]
     inside = 0 < index.n_tail < index.n_valid
     low = index.locate(index.n_tail)[0] if inside else parts["lowest"]
     if threshold < low:
         low = max(parts["lowest"], threshold - 0.1 * (highest - threshold))
-    return _bins(index, float(low), highest, parts["unit"])
+    return _bins(sketch or index, float(low), highest, parts["unit"])
+
+
+def shards_result(sketch: Sketch, threshold: float) -> list:
+    """Tokens of all shards above a threshold, and how exact that is; documents with one, and how exact that is."""
+    said: list = []
+    for counts in (sketch.tokens_above(np.array([threshold])), sketch.documents_above(np.array([threshold]))):
+        best, least, most = counts[:, 0].tolist()
+        said += [best, "exact" if least == most else f"between {count(least)} and {count(most)}"]
+    return said
 
 
 def exact_result(exact: Resolved, seq: int) -> dict:
@@ -144,9 +157,11 @@ def document_marks(scores: np.ndarray) -> list[float]:
     return _digits(np.asarray(scores[1 : MARKS_MOST + 1], dtype=np.float64), 6)
 
 
-def _bins(index: ScoreIndex, low: float, high: float, unit: float) -> dict:
+def _bins(index: ScoreIndex | Sketch, low: float, high: float, unit: float) -> dict:
     if high - low <= 1e-6 * max(abs(low), abs(high)):  # all scores are the same
         return {"low": low - 1, "high": high + 1, "left": [low - 0.5], "right": [high + 0.5], "count": [index.n_valid]}
+    if isinstance(index, Sketch):
+        return {"low": low, "high": high, **index.bars(axis_edges(low, high, unit))}
     table = index.histogram(axis_edges(low, high, unit))
     sides = {side: _digits(table[side].to_numpy(), 9) for side in ("left", "right")}
     return {"low": low, "high": high, **sides, "count": table["count"].to_pylist()}
