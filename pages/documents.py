@@ -139,6 +139,11 @@ with layout.guard():
             bind="query-params",
         )
         asked["where"] = layout.search_box("Condition", key="where", placeholder=EXAMPLE, width=280, icon="function")
+        asked["id"] = ""
+        if loaded.sketch():
+            asked["id"] = layout.search_box(
+                "Id in all shards", key="outside", placeholder="id in all shards", width=180, icon="tag"
+            )
         with st.popover("Filter", icon=":material/add:"):
             asked |= ask_more(loaded)
         show_chips(asked)
@@ -152,9 +157,12 @@ with layout.guard():
         note += " Drawing it takes the base model one pass over {} tokens, once."
         job_panel.offer_map(loaded.study.root, note.format(count(loaded.corpus().n_tokens)))
     reader.follow_address()
-    linked = st.query_params.get("doc")
-    if linked and store.find(linked) is None:
-        layout.drop_document_link(linked)
+    linked, sketch = st.query_params.get("doc"), loaded.sketch()
+    unlisted = linked if linked and store.find(linked) is None else None
+    if sketch and (asked_id := asked["id"] or unlisted):
+        document_data.show_outside(loaded, sketch, asked_id)
+    elif unlisted:
+        layout.drop_document_link(unlisted)
     kinds = sorted(loaded.study.kinds(), key=lambda kind: kind != store.kind)  # the selection's own first
     tops = store.notes["tops"]
     layers = {kind: Layer(kind, loaded.scores(kind), tops[kind], loaded.middle(kind)) for kind in kinds}

@@ -166,7 +166,7 @@ def open_shards(
     sample, sketch = shard_sample.sample_shards(folder, treatment, report)
     about = f"{sketch.n_documents:,} documents, {sketch.n_tokens:,} tokens, in {len(sketch.files):,} shards"
     config = StudyConfig(
-        description=f"A sample of {about} of {sketch.folder}.",
+        description=f"A sample of the {about} of {sketch.folder}.",
         model=ModelConfig(
             source=str(Path(tokenizer).absolute()) if Path(tokenizer).exists() else tokenizer, mode="asis"
         ),

@@ -82,9 +82,12 @@ def note_no_model(loaded: Loaded, stage: str = "model") -> bool:
     if missing := not loaded.study.units(stage):
         note = NO_MODEL
         if loaded.whole != "all":
-            about = loaded.study.config.description.rstrip(".").removeprefix("A sample")
-            note = f"is a sample{plain(about)}, without a model. Numbers here are of the sample, except where they"
-            note += " name all shards"
+            sketch, held = loaded.sketch(), count(loaded.corpus().n_documents)
+            about = (
+                f" of the {count(sketch.n_documents)} documents in shards of {plain(sketch.folder)}" if sketch else ""
+            )
+            note = f"is a sample: it holds {held}{about}, and no model. Numbers here are of the sample, except where"
+            note += " they name all shards"
         st.info(f"“{plain(loaded.name)}” {note}.", icon=":material/info:")
     return missing
 

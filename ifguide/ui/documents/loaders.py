@@ -16,14 +16,18 @@ from ifguide.selection.verdicts import VerdictLog
 from ifguide.study.analysis.document_map import STATES, in_boxes, rank_alike, read_map
 from ifguide.study.freshness import find_change, unit_state
 from ifguide.study.lineage import scores_unit
+from ifguide.study.sharing.shard_sample import Sketch
 from ifguide.study.stages.document_table import CORPUS
 from ifguide.study.stages.select import select_default
-from ifguide.ui import job_panel, veil
+from ifguide.ui import components, job_panel, layout, veil
 from ifguide.ui.documents import lines as document_list
+from ifguide.ui.documents.described import read_document
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore, open_documents
-from ifguide.ui.format import count
+from ifguide.ui.format import column, count, score
 from ifguide.ui.loaders import Loaded, remembered
 
+SEARCHED_HERE = 5_000_000
+"""Documents in shards that are looked through for an id while a reader waits, some seconds."""
 TOKENS_WRITTEN_HERE = 20_000_000
 """For a larger corpus a job writes the tables, not the page."""
 
@@ -92,6 +96,35 @@ def search_text(loaded: Loaded, search: str, regex: bool) -> tuple[int, ...]:
 def find_alike(loaded: Loaded, document: str) -> tuple[int, ...]:
     """All documents, those most like one first; none where there is no map, which `offer_map` then draws."""
     return _rank_alike(loaded, document) if read_map(loaded.study, STATES) is not None else ()
+
+
+@remembered(8, "Looking for the document in the shards…")
+def _read_outside(loaded: Loaded, document: str) -> dict:
+    return read_document(loaded.study, document, DEFAULT, unveil=True)
+
+
+def show_outside(loaded: Loaded, sketch: Sketch, document: str) -> None:
+    """Show a document by its id, in the sample or read from its shard."""
+    if sketch.n_documents > SEARCHED_HERE:
+        st.caption(f"For a document outside the sample, run `ifguide documents {loaded.name} --read ID`.")
+        return
+    with layout.guard(go_on=True):
+        read = _read_outside(loaded, document)
+        best = max(token["score"] for token in read["tokens"])
+        veiled = marked_words(loaded) if components.veiled() == "words" else None
+        runs = [[token["text"], int(token["selected"])] for token in read["tokens"]]
+        if veiled is not None:
+            texts, marked = [text for text, _ in runs], np.array([mark > 0 for _, mark in runs])
+            runs = [[text, mark] for text, (_, mark) in zip(veil.veil_pieces(texts, marked, veiled), runs, strict=True)]
+        columns = [column("Document", "text"), column("Shard", "text"), column("Tokens"), column("Highest score")]
+        cells = [document, read["shard"], count(read["n_tokens"]), score(best), runs]
+        inside = "in the sample" if read["sampled"] else "outside the sample"
+        components.record_table(
+            [*columns, column(f"Text, {inside}", "excerpt")],
+            [{"key": document, "cells": cells}],
+            key="outside_text",
+            label="Document by its id",
+        )
 
 
 @remembered(4)
