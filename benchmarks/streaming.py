@@ -3,6 +3,7 @@
     python -m benchmarks.streaming [--tokens 5 20 80]
     python -m benchmarks.streaming --read 10
     python -m benchmarks.streaming --shards 100
+    python -m benchmarks.streaming --open 100
 
 For each length, a process of its own writes a corpus, scores it shard by shard with a function that needs no model,
 puts the scores of two checkpoints together, and cuts training rows. The table gives the most memory that was the
@@ -14,7 +15,8 @@ tokenising: MB/s of the text itself, and the most memory while a tenth of it is 
 
 With `--shards`, that many million made-up scores are written as Parquet shards, as datatrove's step writes them, and
 selected from where they are (a process of its own); at ten million also by plain NumPy. Then a billion scores are
-counted in a histogram without files.
+counted in a histogram without files. With `--open` they are opened as a study instead, by `ifguide open-scores`'s code,
+and a document of the last shard is read by its id.
 """
 
 import argparse
@@ -238,10 +240,59 @@ def select_from(folder: Path) -> dict:
     started = time.monotonic()
     with Peak() as peak:
         made = select_in_shards(StudyConfig(), folder, folder.parent / "masks", {"quantile": 0.999, "window": 1})
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-    resident = int(line.split()[1]) / 1024  # with what was imported; `ru_maxrss` is the parent's where that had more
     times = {"seconds": time.monotonic() - started, "processor": time.process_time()}
-    return {"MB": peak.grown, "resident": resident, **times, **made}
+    return {"MB": peak.grown, "resident": most_resident(), **times, **made}
+
+
+def open_from(folder: Path) -> dict:
+    """Open score shards as a study: seconds and MB until they are read, and in all, and of reading one document."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from ifguide.config.schema import ScoresConfig
+    from ifguide.study.peer_scores import open_shards
+    from ifguide.study.sharing.shard_sample import read_document, read_sketch, sample_shards
+
+    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(32_000)}, "w0"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder.parent / "tokenizer")
+    started = time.monotonic()
+    with Peak() as peak:
+        sample_shards(folder, ScoresConfig(), lambda done, total: None)
+    read, started = time.monotonic() - started, time.monotonic()
+    with Peak() as opening:
+        tokenizer = str(folder.parent / "tokenizer")
+        study = open_shards("opened", folder, tokenizer, ScoresConfig(), cache=folder.parent / "cache")
+    opened, started, sketch = time.monotonic() - started, time.monotonic(), read_sketch(study)
+    read_document(sketch, f"{len(sketch.files) - 1}-9000")
+    one, corpus = time.monotonic() - started, study.corpus()
+    sizes = {"n_tokens": sketch.n_tokens, "documents": corpus.n_documents, "sampled": corpus.n_tokens}
+    size = sum(file.stat().st_size for file in study.root.rglob("*") if file.is_file()) / 1e6
+    memory = {"MB": max(peak.grown, opening.grown), "resident": most_resident()}
+    return {"read": read, "seconds": opened, "one": one, "disk": size, **memory, **sizes}
+
+
+def most_resident() -> float:
+    """MB of this process at most, with what was imported; `ru_maxrss` is the parent's where that had more."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def measure_opening(millions: int) -> None:
+    """Print what opening score shards takes, of ten million tokens and of more."""
+    for count in (10, millions):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "scores"
+            folder.mkdir()
+            write_score_shards(folder, count)
+            command = [sys.executable, "-m", "benchmarks.streaming", "--open-from", str(folder)]
+            made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        print(
+            "{n_tokens:,} tokens: read in {read:.0f} s, opened in {seconds:.0f} s, {MB:.0f} MB of its own,"
+            " {resident:.0f} MB resident; a sample of {documents:,} documents, {sampled:,} tokens; the study takes"
+            " {disk:.0f} MB; a document by its id in {one:.1f} s".format(**made),
+            flush=True,
+        )
 
 
 def same_by_numpy(folder: Path) -> bool:
@@ -297,14 +348,21 @@ def main() -> None:
     parser.add_argument("--read", type=float, metavar="GB", help="measure reading alone, of this much text")
     parser.add_argument("--read-folder", help=argparse.SUPPRESS)
     parser.add_argument("--shards", type=int, metavar="MILLIONS", help="select from this many scores in files")
+    parser.add_argument("--open", type=int, metavar="MILLIONS", help="open this many scores in files as a study")
+    parser.add_argument("--open-from", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--select-from", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    in_this_process = ((select_from, "select_from"), (read_folder, "read_folder"), (measure, "one"))
+    in_this_process = (
+        (select_from, "select_from"),
+        (open_from, "open_from"),
+        (read_folder, "read_folder"),
+        (measure, "one"),
+    )
     for work, option in in_this_process:
         if value := getattr(arguments, option):
             print(json.dumps(work(value)))
             return
-    for work, option in ((measure_shards, "shards"), (measure_reading, "read")):
+    for work, option in ((measure_shards, "shards"), (measure_opening, "open"), (measure_reading, "read")):
         if value := getattr(arguments, option):
             work(value)
             return

@@ -23,10 +23,12 @@ from ifguide.runtime.progress import Progress
 from ifguide.storage import artifacts
 from ifguide.study.analysis.verify import rescore
 from ifguide.study.lineage import Unit
+from ifguide.study.peer_scores import open_shards
 from ifguide.study.pipeline import import_scores, run_study
 from ifguide.study.reading import Study
 from ifguide.study.sharing.export import export_study
 from ifguide.study.sharing.score_shards import select_in_shards
+from ifguide.study.sharing.shard_sample import read_sketch
 from ifguide.study.stages.attributions import Place, own_loss, probe
 from ifguide.study.stages.checkpoints import corpus_sequences
 from ifguide.study.stages.select import open_index, save_selection
@@ -187,6 +189,7 @@ def test_a_datatrove_pipeline_scores_documents_elsewhere_and_the_study_gathers_t
     run_study(study, until="index")
     np.testing.assert_allclose(study.scores("elsewhere"), study.scores("own_loss"), rtol=1e-4, atol=1e-5)
     shards = tmp_path / "scores"
+    check_sample(study, shards)
     rows = pq.read_table(shards).to_pylist()
     for settings in (
         {"tokens_above": 20, "window": 1},
@@ -202,6 +205,21 @@ def test_a_datatrove_pipeline_scores_documents_elsewhere_and_the_study_gathers_t
         pq.write_table(pa.Table.from_pylist([rows[1], rows[0] | change]), tmp_path / "bad.parquet")
         with pytest.raises(InputError, match=said):
             import_scores(study, "bad", tmp_path / "bad.parquet")
+
+
+def check_sample(study: Study, shards: Path) -> None:
+    """What is opened of the shards counts as the study that gathered them, and has all of its few documents."""
+    source = study.resolve(study.config.model.source)
+    opened = open_shards("opened", shards, source, study.config.scores, cache=study.root.parent / "opened")
+    corpus, sketch = study.corpus(), read_sketch(opened)
+    scores, valid = study.scores("elsewhere"), corpus.valid()
+    assert (sketch.n_documents, sketch.n_valid) == (corpus.n_documents, valid.sum())
+    for share in (0.5, 0.8, 0.95):
+        threshold = float(np.quantile(scores[valid], share, method="lower"))
+        n_above = int(np.count_nonzero(scores[valid] > threshold))
+        assert sketch.tokens_above(np.array([threshold])).tolist() == [[n_above]] * 3
+        assert open_index(opened, "shards").tokens_above(threshold) == n_above
+    assert {*opened.corpus().ids()} == {*corpus.ids()}
 
 
 def check_masks(study: Study, shards: Path, out: Path, settings: dict) -> None:

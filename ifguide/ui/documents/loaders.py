@@ -111,16 +111,16 @@ def show_outside(loaded: Loaded, sketch: Sketch, document: str) -> None:
     with layout.guard(go_on=True):
         read = _read_outside(loaded, document)
         best = max(token["score"] for token in read["tokens"])
-        veiled = marked_words(loaded) if components.veiled() == "words" else None
-        runs = [[token["text"], int(token["selected"])] for token in read["tokens"]]
-        if veiled is not None:
-            texts, marked = [text for text, _ in runs], np.array([mark > 0 for _, mark in runs])
-            runs = [[text, mark] for text, (_, mark) in zip(veil.veil_pieces(texts, marked, veiled), runs, strict=True)]
+        texts, marked = [token["text"] for token in read["tokens"]], [token["selected"] for token in read["tokens"]]
+        veiled = veil.veil_pieces(texts, np.array(marked), marked_words(loaded))
+        runs = [
+            [text, 1 if mark else 2 * (text != shown)] for text, mark, shown in zip(texts, marked, veiled, strict=True)
+        ]
         columns = [column("Document", "text"), column("Shard", "text"), column("Tokens"), column("Highest score")]
         cells = [document, read["shard"], count(read["n_tokens"]), score(best), runs]
         inside = "in the sample" if read["sampled"] else "outside the sample"
         components.record_table(
-            [*columns, column(f"Text, {inside}", "excerpt")],
+            [*columns, column(f"Text, {inside}", "excerpt", whole=True)],
             [{"key": document, "cells": cells}],
             key="outside_text",
             label="Document by its id",

@@ -38,7 +38,7 @@ function fillCell(cell, column, value, veil) {
     cell.className = column.narrow ? "" : "long";
     if (veil && column.own) veil = "words";
     const hidden = veil === "all";
-    const excerpt = element("span", "excerpt" + (hidden ? " veil" : ""));
+    const excerpt = element("span", "excerpt" + (hidden ? " veil" : "") + (column.whole ? " whole" : ""));
     if (hidden) excerpt.setAttribute("aria-hidden", "true");
     for (const [text, mark] of value) {
       const shown = mark && (mark !== 2 || veil === "words"); // 2: offensive, but not what the line is about
