@@ -106,6 +106,7 @@ def test_answers_have_the_promised_keys(ask, cache, tmp_path):
         "borrow": ["twin", "--from", "tiny", "--selection", "mine", "--name", "borrowed"],
         "documents": ["tiny"],
         "documents --where": ["tiny", "--where", "rank <= 3"],
+        "documents --read": ["tiny", "--read", "d02"],
         "export": ["tiny", "--what", "spans", "--out", tmp_path / "spans.jsonl"],
         "trace": ["tiny", "--prompt", "You are", "--completion", " a fool", "--save", "traced", "--documents", 2],
         "index-gradients": ["tiny", "--dimensions", 50],

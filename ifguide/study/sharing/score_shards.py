@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 
 from ifguide.config.schema import ScoresConfig, StudyConfig
 from ifguide.errors import ConfigError, InputError
-from ifguide.influence.attribution import average_blocks, deviations, mean_by_kind, pool_blocks
 from ifguide.selection import algorithm
 from ifguide.selection.algorithm import Ranking
 from ifguide.selection.choice import Choice, read_choice
@@ -74,7 +73,9 @@ class ScoreShards(Chunks):
     def __init__(self, folder: Path, treatment: ScoresConfig, *, tokens: bool = False, fitted: tuple | None = None):
         """`tokens`: token ids are read even where nothing is pooled. `fitted`: the `fitted` of the same shards, read
         before; None: found now, in one pass to pool and two of several checkpoints."""
-        self.files = list_shards(folder)
+        from ifguide.influence import attribution  # here, for it loads torch, which pages that read a sketch do without
+
+        self._method, self.files = attribution, list_shards(folder)
         if not self.files:
             raise InputError(f"{folder}: expected .parquet files of scores, got none; name the folder they are in")
         self._folder, self._treatment, self._n_checkpoints = folder, treatment, 0
@@ -83,9 +84,11 @@ class ScoreShards(Chunks):
         if fitted:
             return
         if self._first().scores.shape[0] > 1:
-            self._divisors = deviations(lambda: (part.scores[:, part.valid].astype(np.float64) for part in self._raw()))
+            self._divisors = attribution.deviations(
+                lambda: (part.scores[:, part.valid].astype(np.float64) for part in self._raw())
+            )
         if treatment.pooling:
-            self._means = mean_by_kind(self._kinds())
+            self._means = attribution.mean_by_kind(self._kinds())
 
     @property
     def fitted(self) -> tuple[Sequence[float], np.ndarray]:
@@ -160,7 +163,9 @@ class ScoreShards(Chunks):
 
     def _average(self, part: Part) -> np.ndarray:
         valid, rows = part.valid, list(part.scores)
-        blocks = average_blocks(rows, lambda a, b: valid[a:b], average=self._treatment.average, divisors=self._divisors)
+        blocks = self._method.average_blocks(
+            rows, lambda a, b: valid[a:b], average=self._treatment.average, divisors=self._divisors
+        )
         return np.concatenate([np.zeros(0, np.float32), *blocks])
 
     def _kinds(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -176,7 +181,9 @@ class ScoreShards(Chunks):
         scores, valid, pooling = self._average(part), part.valid, self._treatment.pooling
         if pooling:
             assert part.token_ids is not None
-            pooled = pool_blocks(scores, part.token_ids, lambda a, b: valid[a:b], pooling, means=self._means)
+            pooled = self._method.pool_blocks(
+                scores, part.token_ids, lambda a, b: valid[a:b], pooling, means=self._means
+            )
             scores = np.concatenate([np.zeros(0, np.float32), *pooled])
         return dataclasses.replace(part, scores=scores[None])
 

@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ifguide.config.schema import ScoresConfig, StudyConfig
-from ifguide.data.tokenizing import cut_pieces, place_tokens
 from ifguide.errors import InputError
 from ifguide.selection.index.chunks import sort_key, value_of_key
 from ifguide.storage.artifacts import read_json, reading, write_json
@@ -299,6 +298,7 @@ def read_document(sketch: Sketch, id: str) -> Sampled:
 
 def cut_document(study: Study, document: Sampled) -> list[str]:
     """Its text in one piece a token. An InputError: its tokens are not of the study's tokenizer."""
+    from ifguide.data.tokenizing import cut_pieces, place_tokens
     from ifguide.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(str(study.folder(Unit("corpus")) / "tokenizer"))
