@@ -7,7 +7,6 @@ token t + 1, and goes to that token; a score of a document goes to all its token
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from ifguide.data.chat import TOKENS, unpadded
 from ifguide.data.corpus_writer import document_id
 from ifguide.data.readers import has_field, read_rows
 from ifguide.errors import InputError
-from ifguide.models.loading import bos_context
-from ifguide.runtime.progress import Progress
+from ifguide.models.loading import bos_context, load_tokenizer
+from ifguide.runtime.progress import Progress, report_part
 from ifguide.study.drafts import Draft
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build, run_study
@@ -137,7 +136,15 @@ def open_scores(
         imported={scores.tool: ImportedConfig(path=f"{INPUTS}/{scores.tool}.npy")},
         selection=SelectionConfig(attribution=scores.tool, controls=()),
     )
-    return _make(name, config, lambda study: _place_scores(scores, study, sign), cache, progress)
+    draft = Draft(cache)
+    try:
+        study = Study.create(Draft.NAME, config, draft.folder)
+        build(study, [Unit("corpus")], progress=progress)
+        _place_scores(scores, study, sign)
+        run_study(study, progress=progress)
+        return Study.open(name, draft.finish(name).parent)
+    finally:
+        draft.discard()
 
 
 def open_shards(
@@ -149,63 +156,30 @@ def open_shards(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Study:
-    """Make a study of a sample of the documents in a folder of score shards, which notes what is known of all of them:
-    `ifguide.study.sharing.shard_sample.read_sketch`. The shards stay where they are. `treatment` says how scores are
-    averaged and pooled, `tokenizer` is a folder or a hub id.
-
-    Raises:
-        InputError: a shard that cannot be used, or ids of another tokenizer; no study is made.
-        ConfigError: the name is unsafe or taken.
-    """
+    """Make a study of a sample of the documents in a folder of score shards, which stay where they are, and of a sketch
+    of all, see `ifguide.study.sharing.shard_sample`. `treatment` says how scores are averaged and pooled; `tokenizer`
+    is a folder or a hub id. Errors as `open_scores`, an InputError names the shard."""
     free_place(name, cache)
-
-    def report(done: int, total: int) -> None:
-        if progress:
-            progress.report(done, total, "shards")
-
+    source = str(Path(tokenizer).absolute()) if Path(tokenizer).exists() else tokenizer
+    reader, report = load_tokenizer(source), report_part(progress, "shards") if progress else lambda done, total: None
     sample, sketch = shard_sample.sample_shards(folder, treatment, report)
-    about = f"{sketch.n_documents:,} documents, {sketch.n_tokens:,} tokens, in {len(sketch.files):,} shards"
+    sample = [document for document in sample if str(reader.decode(document.token_ids)).strip()]  # others are none
+    whole, path = (
+        f"{sketch.n_documents:,} documents, {sketch.n_tokens:,} tokens",
+        f"{shard_sample.PLACE}/sample.parquet",
+    )
     config = StudyConfig(
-        description=f"A sample of the {about} of {sketch.folder}.",
-        model=ModelConfig(
-            source=str(Path(tokenizer).absolute()) if Path(tokenizer).exists() else tokenizer, mode="asis"
-        ),
-        corpus=CorpusConfig(
-            path=f"{shard_sample.PLACE}/sample.parquet",
-            text_field=TOKENS,
-            id_field="document_id",
-            source_field="source",
-        ),
+        description=f"A sample of the {whole}, in {len(sketch.files):,} shards of {sketch.folder}.",
+        model=ModelConfig(source=source, mode="asis"),
+        corpus=CorpusConfig(path=path, text_field=TOKENS, id_field="document_id", source_field="source"),
         scores=ScoresConfig(own_loss=False, probe=False, combined=False, pooling=0.0),
-        imported={shard_sample.KIND: ImportedConfig(path=f"{shard_sample.PLACE}/scores.npy")},
+        imported={shard_sample.KIND: ImportedConfig(path=path)},
         selection=SelectionConfig(attribution=shard_sample.KIND, controls=()),
     )
-    return _make(
-        name,
-        config,
-        lambda study: shard_sample.place_scores(sample, study),
-        cache,
-        progress,
-        before=lambda root: shard_sample.save_sample(sample, sketch, root),
-    )
-
-
-def _make(
-    name: str,
-    config: StudyConfig,
-    place: Callable[[Study], None],
-    cache: Path | None,
-    progress: Progress | None,
-    before: Callable[[Path], None] = lambda root: None,
-) -> Study:
-    """Build a study of imported scores, which `place` writes once it has its corpus, and `before` its inputs."""
     draft = Draft(cache)
     try:
-        before(draft.root)
-        study = Study.create(Draft.NAME, config, draft.folder)
-        build(study, [Unit("corpus")], progress=progress)
-        place(study)
-        run_study(study, progress=progress)
+        shard_sample.save_sample(sample, sketch, draft.root)
+        run_study(Study.create(Draft.NAME, config, draft.folder), progress=progress)
         return Study.open(name, draft.finish(name).parent)
     finally:
         draft.discard()

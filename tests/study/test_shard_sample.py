@@ -1,5 +1,7 @@
 """Parquet shards of scores, opened as a sample and a sketch: counts of all tokens, buckets, and documents by id."""
 
+import dataclasses
+import shlex
 import shutil
 
 import numpy as np
@@ -111,6 +113,8 @@ def test_a_threshold_of_the_sample_selects_in_all_shards_what_the_sketch_counts(
     assert sketch.tokens_above(np.array([threshold]))[0] == 99
     assert made["n_documents_hit"] == sum(scores.max() > threshold for scores in whole.values())
     assert f"--threshold {threshold!r} --window 2" in sketch.command("sampled", threshold, 2)
+    hostile = dataclasses.replace(sketch, folder="/data/it's; rm -r x").command("sampled", threshold, 0)
+    assert shlex.split(hostile)[4] == "/data/it's; rm -r x"
 
 
 def test_a_document_is_read_from_its_shard_by_its_id_alone(opened, whole):
@@ -148,3 +152,14 @@ def test_shards_that_are_gone_damaged_or_others_are_named_with_the_remedy(tmp_pa
         read_sketch(study)
     shutil.rmtree(study.root / shard_sample.PLACE)  # as in a packed study
     assert read_sketch(study) is None and shard_sample.is_sample(study)
+
+
+def test_long_documents_are_sampled_by_their_draws_up_to_a_number_of_tokens():
+    best, draw = shard_sample._Best(50, 1000), np.random.default_rng(1)
+    ranks, lengths = draw.random(3000), draw.integers(1, 90, 3000)
+    for rank, length in zip(ranks, lengths, strict=True):
+        if rank > best.least:
+            best.add(rank, shard_sample.Sampled("", "", np.zeros(length, np.int32), np.zeros(length, np.float32)))
+    kept = sorted(rank for rank, _ in best.items())
+    assert kept == sorted(ranks)[-len(kept) :] and 10 < len(kept) < 50
+    assert sum(len(document.scores) for _, document in best.items()) <= 1000

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from shlex import quote
 from zipfile import BadZipFile
 
 import numpy as np
@@ -121,7 +122,7 @@ class Sketch:
     def command(self, study: str, threshold: float, window: int) -> str:
         """The command that selects in all shards what a threshold selects here."""
         near = f" --window {window}" * bool(window)
-        return f"ifguide select {study} --scores '{self.folder}' --out masks --threshold {threshold!r}{near}"
+        return f"ifguide select {study} --scores {quote(self.folder)} --out masks --threshold {threshold!r}{near}"
 
 
 def _count_above(histogram: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -141,17 +142,15 @@ class _Best:
     def __init__(self, most: int, tokens: int):
         self._most, self._left, self._numbers = most, tokens, count()
         self._heap: list[tuple[float, int, Sampled]] = []
-
-    @property
-    def least(self) -> float:
-        """A document of a lower rank is not kept."""
-        return self._heap[0][0] if len(self._heap) >= self._most or self._left < 0 else -np.inf
+        self.least = -np.inf
+        """Only a document of a higher rank is kept."""
 
     def add(self, rank: float, document: Sampled) -> None:
         heapq.heappush(self._heap, (rank, next(self._numbers), document))
         self._left -= len(document.scores)
         while len(self._heap) > self._most or (self._left < 0 and len(self._heap) > 1):
-            self._left += len(heapq.heappop(self._heap)[2].scores)
+            self.least, _, dropped = heapq.heappop(self._heap)
+            self._left += len(dropped.scores)
 
     def items(self) -> list[tuple[float, Sampled]]:
         return [(rank, document) for rank, _, document in self._heap]
@@ -162,7 +161,7 @@ class _Sampler(ScoreShards):
 
     def __init__(self, folder: Path, treatment: ScoresConfig, report: Callable[[int, int], None]):
         super().__init__(folder, treatment, tokens=True)
-        self.documents, self._report = np.zeros(1 << 16, dtype=np.int64), report
+        self.documents, self._report, self._n_read = np.zeros(1 << 16, dtype=np.int64), report, 0
         self.n_documents, self._high, self._least = 0, [np.zeros(0, dtype=np.float32)], -np.inf
         self._best = _Best(BEST, 4 * KEPT_TOKENS)
         self._buckets: dict[int, _Best] = defaultdict(lambda: _Best(PER_BUCKET, KEPT_TOKENS))
@@ -171,7 +170,8 @@ class _Sampler(ScoreShards):
         for part in super().read(file):
             self._look(part, file.relative_to(self._folder).as_posix())
             yield part
-        self._report(self.files.index(file) + 1, len(self.files))
+        self._n_read += 1
+        self._report(self._n_read, len(self.files))
 
     def _look(self, part: Part, source: str) -> None:
         values = np.where(part.valid, part.scores[0] + np.float32(0), -np.inf).astype(np.float32)
@@ -206,14 +206,14 @@ class _Sampler(ScoreShards):
         self._high = [np.sort(np.concatenate(self._high))[-EXACT:]]
         return self._high[0]
 
-    def sample(self) -> dict[str, Sampled]:
-        """The documents that were kept, by id, in the order of their ids."""
+    def sample(self) -> list[Sampled]:
+        """The documents that were kept, in the order of their ids."""
         kept = [document for best in (*self._buckets.values(), self._best) for _, document in best.items()]
-        return {document.id: document for document in sorted(kept, key=lambda document: document.id)}
+        return sorted({id(document): document for document in kept}.values(), key=lambda document: document.id)
 
 
-def sample_shards(folder: Path, treatment: ScoresConfig, report: Callable) -> tuple[dict[str, Sampled], Sketch]:
-    """A sample of a folder's documents, by id, and a sketch of all of them. `report` is called with the shards read,
+def sample_shards(folder: Path, treatment: ScoresConfig, report: Callable) -> tuple[list[Sampled], Sketch]:
+    """A sample of a folder's documents, and a sketch of all of them. `report` is called with the shards read,
     and all. Errors as those of `ScoreShards` and `Chunks.histogram`."""
     shards = _Sampler(folder.absolute(), treatment, report)
     tokens, (divisors, means) = shards.histogram(), shards.fitted
@@ -233,22 +233,16 @@ def sample_shards(folder: Path, treatment: ScoresConfig, report: Callable) -> tu
     return shards.sample(), sketch
 
 
-def save_sample(sample: dict[str, Sampled], sketch: Sketch, root: Path) -> None:
-    """Write both to a study's folder; `place_scores` adds the scores once the study has a corpus."""
+def save_sample(sample: list[Sampled], sketch: Sketch, root: Path) -> None:
+    """Write both to a study's folder: the documents with their tokens and scores as `sample.parquet`."""
     place = root / PLACE
     place.mkdir(parents=True)
-    rows = {"document_id": list(sample), "source": [document.source for document in sample.values()]}
-    ids = pa.array([document.token_ids for document in sample.values()], pa.list_(pa.int32()))
-    pq.write_table(pa.table(rows | {"input_ids": ids}), place / "sample.parquet")
+    columns = {"document_id": "id", "source": "source", "input_ids": "token_ids", "scores": "scores"}
+    rows = {name: [getattr(document, key) for document in sample] for name, key in columns.items()}
+    pq.write_table(pa.table(rows), place / "sample.parquet")
     arrays: dict = {key: value for key, value in vars(sketch).items() if isinstance(value, np.ndarray)}
     np.savez(place / "sketch.npz", **arrays)
     write_json(place / "sketch.json", {key: value for key, value in vars(sketch).items() if key not in arrays})
-
-
-def place_scores(sample: dict[str, Sampled], study: Study) -> None:
-    """Write the sample's scores, float32 (N,), as what the study imports."""
-    values = [sample[id].scores for id in study.corpus().ids()]  # what has no text is no document
-    np.save(study.root / PLACE / "scores.npy", np.concatenate(values))
 
 
 def is_sample(study: Study) -> bool:

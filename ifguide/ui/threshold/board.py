@@ -89,11 +89,11 @@ def tail_bins(index: ScoreIndex, parts: dict, threshold: float, sketch: Sketch |
 
 def shards_result(sketch: Sketch, threshold: float) -> list:
     """Tokens of all shards above a threshold, and how exact that is; documents with one, and how exact that is."""
-    said: list = []
+    result: list = []
     for counts in (sketch.tokens_above(np.array([threshold])), sketch.documents_above(np.array([threshold]))):
         best, least, most = counts[:, 0].tolist()
-        said += [best, "exact" if least == most else f"between {count(least)} and {count(most)}"]
-    return said
+        result += [best, "exact" if least == most else f"between {count(least)} and {count(most)}"]
+    return result
 
 
 def exact_result(exact: Resolved, seq: int) -> dict:
