@@ -11,11 +11,11 @@ function makeBoard(root) {
   const figures = {
     tokens: makeFigure("Selected tokens", HELP.tokens),
     documents: makeFigure("Documents", HELP.documents),
+    shards: makeFigure("Above it in all shards", HELP.shards),
     precision: makeFigure("Precision", HELP.precision),
     recall: makeFigure("Recall", HELP.recall),
     effect: makeFigure("Estimated effect", ""),
     outcome: makeFigure("Toxic answers, edited", HELP.outcome),
-    shards: makeFigure("Above it in all shards", HELP.shards),
   };
   const row = element("div", "figures");
   row.append(...Object.values(figures).map((figure) => figure.box));
