@@ -14,13 +14,10 @@ from ifguide.study.analysis.groups import OWN_LIST
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build
 from ifguide.study.reading import Study
-from ifguide.study.sharing import shard_sample
-from ifguide.study.sharing.shard_sample import read_sketch
 from ifguide.study.stages.select import open_index
 from tests.app.fake_study import HOSTILE_ID, INSULTS, write_study
 from tests.browser.conftest import needs_browser
 from tests.browser.running_app import FORKING, serve_app, wait_for_value, wait_until_still
-from tests.study.test_shard_sample import open_sample, write_shards
 from tests.tiny_study import build_to_edit
 
 pytestmark = needs_browser
@@ -97,28 +94,6 @@ def type_in(page, field, text: str) -> None:
     field.fill(text)
     page.keyboard.press("Enter")
     settle(page)
-
-
-def test_a_sample_of_shards_shows_the_count_of_all_of_them_while_the_handle_moves(page, tmp_path):
-    write_shards(tmp_path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_sample, "PER_BUCKET", 20)
-        patch.setattr(shard_sample, "BEST", 30)
-        study = open_sample(tmp_path)
-    sketch, scores = read_sketch(study), np.sort(study.scores("shards"))
-    with serve_app(tmp_path / "cache", FORKING) as address:
-        visit(page, f"{address}/threshold?study=sampled&above=40")
-        title = "Above it in all shards"
-        assert whole(figure(page, title)) == sketch.tokens_above(scores[-41:-40].astype(float))[0, 0]
-        assert f"of {sketch.n_valid:,} tokens, exact" in page.locator(".figure", has_text=title).inner_text()
-        assert "of the sample" in page.locator(".figure", has_text="Selected tokens").inner_text()
-        drag(page, -60)
-        moved, above_it = above(page), whole(figure(page, title))
-        assert moved > 40 and above_it >= moved and "exact" not in page.locator(".figure", has_text=title).inner_text()
-        page.mouse.up()
-        settle(page)
-        assert whole(figure(page, title)) == pytest.approx(above_it, rel=0.1)
-        assert f" --threshold {float(scores[-above(page) - 1])!r}" in page.locator("code").inner_text()
 
 
 def open_part(page, name: str) -> None:
@@ -334,8 +309,7 @@ def test_address_restores_everything_in_another_browser(page, browser, address, 
 
 
 def test_opening_is_no_step_of_the_history_and_the_shared_link_names_study_and_state(page, address):
-    page = page.context.new_page()  # with no history
-    visit(page, address)
+    visit(page := page.context.new_page(), address)  # with no history
     assert (urlsplit(page.url).query, page.evaluate("history.length")) == ("", 2)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Share", exact=True).click()

@@ -121,8 +121,8 @@ class Sketch:
 
     def command(self, study: str, threshold: float, window: int) -> str:
         """The command that selects in all shards what a threshold selects here."""
-        near = f" --window {window}" * bool(window)
-        return f"ifguide select {study} --scores {quote(self.folder)} --out masks --threshold {float(threshold)!r}{near}"
+        options = f"--out masks --threshold {float(threshold)!r}" + f" --window {window}" * bool(window)
+        return f"ifguide select {study} --scores {quote(self.folder)} {options}"
 
 
 def _count_above(histogram: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
