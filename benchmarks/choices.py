@@ -1,29 +1,53 @@
 """What the default scores and the operating point were chosen among, on a study's scores; nothing is trained.
 
     python -m benchmarks.choices --study posts [--layers]
+    python -m benchmarks.choices --meaning FOLDER --model MODEL
 
 Prints average precision against the human labels, and the precision of the top 3% of the tokens, for mixtures of probe
 and influence (docs/decisions/0049-combined-by-default.md); and how many tokens rules without labels would take
 (docs/decisions/0048-operating-point.md). `--layers` runs the model once more and prints the same for the probe of every
 layer: with all queries, with those alone whose prompt is in both sets, and by logistic regression.
+
+`--meaning` measures the search by meaning on paradetox.tsv of a folder (ParaDetox), of which nothing is written: a
+neutral rewrite of a sentence is the query, and another one of the same sentence has to be found among a thousand. Layer
+and number of components are chosen on one thousand, and reported on another beside TF-IDF, which reads the same texts.
+Prints how long a million documents take to rank, too.
 """
 
 import argparse
+import csv
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import average_precision_score
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.spans import SpanTruth, read_truth
-from ifguide.influence.batches import make_batches
+from ifguide.data.packing import chunk_documents
+from ifguide.data.words import split_words
+from ifguide.influence.batches import CorpusSequences, make_batches
 from ifguide.influence.probe import completion_means, fit_direction, fit_probe, hidden_states
+from ifguide.study.analysis.meaning import (
+    BLOCK,
+    COMPONENTS,
+    average_states,
+    fit_whitening,
+    meaning_layer,
+    rank_nearest,
+    whiten,
+)
 from ifguide.study.reading import Study
 from ifguide.study.stages.checkpoints import corpus_sequences, encoded_queries, load_checkpoint
 from ifguide.study.stages.scoring import treat
 
 TOP = 0.03
+PAIRS, TRIED, SHARES = 1_000, (64, 128, 256, 400), (0.25, 0.5, 0.75, 1)
+"""Pairs of rewrites to choose by and to report on, and numbers of components that are tried: of a thousand documents,
+and as shares of fewer."""
 
 
 def main() -> None:
@@ -31,7 +55,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", default="demo")
     parser.add_argument("--layers", action="store_true", help="the probe of every layer instead")
+    parser.add_argument("--meaning", type=Path, metavar="FOLDER", help="the search by meaning instead")
+    parser.add_argument("--model", default="cache/models/smollm2-135m", help="a model folder, for --meaning")
     options = parser.parse_args()
+    if options.meaning:
+        print_meaning(options.meaning / "paradetox.tsv", options.model)
+        time_search()
+        return
     study = Study.open(options.study)
     marked = read_truth(study)
     if options.layers:
@@ -95,6 +125,84 @@ def print_layers(study: Study, marked: SpanTruth) -> None:
             mixed = influence / influence.std() + values / values.std()
             cells += [f"{average_precision_score(truth, which):.3f}" for which in (values, mixed)]
         print(f"| {layer} | " + " | ".join(cells) + " |")
+
+
+def print_meaning(rewrites: Path, name: str) -> None:
+    """Recall of the other rewrite, by layer and components on one slice, and by what was chosen on the next."""
+    tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModelForCausalLM.from_pretrained(name, dtype="float32")
+    with rewrites.open(encoding="utf-8", newline="") as file:
+        rows = [[row[f"neutral{n}"].strip() for n in (1, 2)] for row in csv.DictReader(file, delimiter="\t")]
+    pairs = [pair for pair in rows if len({text.lower() for text in pair}) == 2 and all(" " in text for text in pair)]
+    pairs = [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))[: 2 * PAIRS]]
+    encoded = [tokenizer(list(texts), add_special_tokens=False)["input_ids"] for texts in zip(*pairs, strict=True)]
+    queries, documents = (read_states(model, ids) for ids in encoded)  # (2 PAIRS, L, H)
+    n_layers = queries.shape[1] - 1
+
+    def found(layer: int, n_components: int, part: slice) -> np.ndarray:
+        whitening = fit_whitening(documents[part, layer], n_components)
+        return ranks(*(whiten(means[part, layer], whitening) for means in (queries, documents)))
+
+    print(f"recall@1 / @10 of {PAIRS} to choose by\n| layer | as it is | " + " | ".join(map(str, TRIED)) + " |")
+    for layer in range(0, n_layers + 1, 2):
+        cells = [ranks(*(unit(means[:PAIRS, layer]) for means in (queries, documents)))]
+        cells += [found(layer, n, slice(PAIRS)) for n in TRIED]
+        print(f"| {layer} |", " | ".join(map(recall, cells)), "|")
+    layer = meaning_layer(n_layers)
+    for size in (100, 200, 400):
+        parts = [slice(start, start + size) for start in range(0, PAIRS - size + 1, size)]
+        shares = {share: np.concatenate([found(layer, int(share * size) - 1, p) for p in parts]) for share in SHARES}
+        print(f"of {size}:", ", ".join(f"{share:.0%} as components {recall(shares[share])}" for share in shares))
+    texts, report = list(zip(*pairs[PAIRS:], strict=True)), slice(PAIRS, None)
+    words = [[set(split_words(text)) for text in side] for side in texts]
+    differ = np.array([len(a & b) <= 0.3 * len(a | b) for a, b in zip(*words, strict=True)])
+    ways = {"last layer, as it is": ranks(*(unit(means[report, -1]) for means in (queries, documents)))}
+    ways[f"layer {layer}, whitened"] = found(layer, 0, report)
+    for kind, made in {"words": {}, "2 to 5 characters": {"analyzer": "char_wb", "ngram_range": (2, 5)}}.items():
+        index = TfidfVectorizer(sublinear_tf=True, **made).fit(texts[1])
+        ways[f"TF-IDF of {kind}"] = ranks(*(index.transform(side).toarray() for side in texts))
+    print(
+        f"| of {PAIRS} others | recall@1 / @10 | of the {differ.sum()} that share at most 3 of 10 words |\n|---|---|---|"
+    )
+    for way, places in ways.items():
+        print(f"| {way} | {recall(places)} | {recall(places[differ])} |")
+
+
+def read_states(model, encoded: list[list[int]]) -> np.ndarray:
+    """Mean states of texts, float32 (n, L, H)."""
+    offsets = np.cumsum([0, *map(len, encoded)])
+    sequences = CorpusSequences(np.concatenate(encoded), offsets, chunk_documents(offsets, 1024))
+    layers = range(model.config.num_hidden_layers + 1)
+    return average_states(model, sequences, offsets, np.arange(len(encoded)), layers, 1024)[1]
+
+
+def unit(means: np.ndarray) -> np.ndarray:
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+def ranks(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """How many other documents are at least as near to each query as its own, int (n,)."""
+    likeness = queries @ documents.T
+    return (likeness >= np.diag(likeness)[:, None]).sum(axis=1) - 1
+
+
+def recall(places: np.ndarray) -> str:
+    return f"{(places < 1).mean():.3f} / {(places < 10).mean():.3f}"
+
+
+def time_search(n_documents: int = 1_000_000) -> None:
+    """Rank made-up states of that many documents."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "states.npy"
+        states = np.lib.format.open_memmap(path, "w+", np.float16, (n_documents, COMPONENTS))
+        for start in range(0, n_documents, BLOCK):
+            part = states[start : start + BLOCK]
+            part[:] = np.random.default_rng(start).standard_normal(part.shape, dtype=np.float32)
+        direction, states = np.array(states[7], dtype=np.float32), np.load(path, mmap_mode="r")
+        started = time.perf_counter()
+        nearest = rank_nearest(states, direction)
+        seconds = time.perf_counter() - started
+        assert nearest[0] == 7 and len(nearest) == n_documents
+        print(f"{n_documents:,} documents ({states.nbytes / 1e6:,.0f} MB) ranked in {seconds:.2f} s")
 
 
 def mixtures(influence: np.ndarray, probe: np.ndarray) -> dict[str, np.ndarray]:

@@ -3,11 +3,12 @@
 import streamlit as st
 
 from ifguide.config.names import DEFAULT
+from ifguide.errors import InputError
 from ifguide.selection.verdicts import VerdictLog
-from ifguide.ui import frame, job_panel, layout
+from ifguide.ui import frame, layout
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents import loaders as document_data
-from ifguide.ui.documents import reader, verdict_panel
+from ifguide.ui.documents import meaning, reader, verdict_panel
 from ifguide.ui.documents import why_panel as why
 from ifguide.ui.documents.condition import EXAMPLE
 from ifguide.ui.documents.store import ALIKE, DocumentFilter, DocumentStore
@@ -73,6 +74,15 @@ def show_chips(asked: dict) -> None:
             st.button(label, name, note, change, ({key: unset},), icon=":material/close:", icon_position="right")
 
 
+def find_near(loaded: Loaded, asked: dict) -> tuple[int, ...]:
+    """Documents by likeness to one or to a text, the nearest first; none without either, or until they are there."""
+    if not (asked["meant"] and asked["search"]):
+        return document_data.find_alike(loaded, asked["like"]) if asked["like"] else ()
+    if asked["like"]:
+        raise InputError("the list is by likeness to a document or by meaning, not both; remove one of them")
+    return meaning.find_meant(loaded, asked["search"])
+
+
 def build_filter(loaded: Loaded, asked: dict, store: DocumentStore, log: VerdictLog) -> DocumentFilter:
     spans = asked.get("spans", "any")
     criteria = DocumentFilter(
@@ -82,7 +92,7 @@ def build_filter(loaded: Loaded, asked: dict, store: DocumentStore, log: Verdict
         longest=asked["longest"],
         sources=tuple(sorted(asked["sources"])),
         where=asked["where"].strip(),
-        like=document_data.find_alike(loaded, asked["like"]) if asked["like"] else (),
+        like=find_near(loaded, asked),
         only_selected=asked["only"],
         spans="" if spans == "any" else spans,
         collapse=not asked["copies"] and store.has_copies,
@@ -90,7 +100,7 @@ def build_filter(loaded: Loaded, asked: dict, store: DocumentStore, log: Verdict
     criteria = document_data.filter_verdicts(criteria, asked["verdicts"], log, store)
     if asked["box"]:
         criteria = document_data.narrow(criteria, document_data.find_boxed(loaded, asked["box"]))
-    if asked["search"]:
+    if asked["search"] and not asked["meant"]:
         matches = document_data.search_text(loaded, asked["search"], asked["regex"])
         criteria = document_data.narrow(criteria, matches)
     return criteria
@@ -127,7 +137,7 @@ with layout.guard():
     reader.follow_likeness()
     layout.note_changes(loaded)
     with st.container(key="filters", horizontal=True, vertical_alignment="center", gap="small"):
-        asked: dict = {"search": layout.search_box("Text contains", key="search", width=220)}
+        asked: dict = dict(zip(("search", "meant"), meaning.search_box(), strict=True))
         names, hint = loaded.source_names(), "All sources"
         asked["sources"] = st.multiselect(
             "Sources",
@@ -153,9 +163,9 @@ with layout.guard():
         st.space("stretch")
         offer_list(loaded, store, criteria, log)
     if asked["like"] and not criteria.like:
-        note = "The map of documents tells which are alike; until it is drawn, the list shows all documents."
-        note += " Drawing it takes the base model one pass over {} tokens, once."
-        job_panel.offer_map(loaded.study.root, note.format(count(loaded.corpus().n_tokens)))
+        meaning.offer_map(loaded, "The map of documents tells which are alike")
+    elif asked["meant"] and asked["search"] and not criteria.like:
+        meaning.show_progress(loaded)
     reader.follow_address()
     linked, sketch = st.query_params.get("doc"), loaded.sketch()
     unlisted = linked if linked and store.find(linked) is None else None
@@ -175,5 +185,5 @@ with layout.guard():
             reader.open_document(picked)
             st.rerun()
 
-    terms = (asked["search"], asked["regex"]) if asked["search"] else None
+    terms = (asked["search"], asked["regex"]) if asked["search"] and not asked["meant"] else None
     reader.show_reader(reader.Request(loaded, store, loaded.selection(name), criteria, layers, log, terms, show_below))

@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
@@ -18,6 +18,9 @@ from ifguide.cli.options import strict
 from ifguide.cli.running import open_study
 from ifguide.config.names import DEFAULT
 from ifguide.errors import ConfigError, IFGuideError, InputError, StaleError, describe_error
+
+if TYPE_CHECKING:
+    from ifguide.serving.client import ModelWorker
 
 INSTRUCTIONS = (
     "Studies of which training tokens teach a language model to be toxic. Start with list_studies. A score is positive"
@@ -45,7 +48,9 @@ def list_documents(
     where: str = "",
     search: str = "",
     regex: bool = False,
-    sort: str = "rank",
+    like: str = "",
+    meaning: str = "",
+    sort: str = "",
     first: int = 0,
     count: int = 20,
     unveil: bool = False,
@@ -54,14 +59,33 @@ def list_documents(
 
     They come by rank in a selection, or sorted by hit_sum, hits, selected, max, sum, loss, length, source or id.
     `where` keeps those for which a condition is true, such as "hit_sum > 5 and n_tokens < 400"; `search` those that
-    contain a text in any case or, with `regex`, match an RE2 expression."""
+    contain a text in any case or, with `regex`, match an RE2 expression. Of these `like` keeps the 100 that the base
+    model reads most like the document with this id, and `meaning` those that it reads most like a text, both nearest
+    first."""
+    from ifguide.study.analysis.document_map import rank_alike, rank_meant
     from ifguide.ui.documents.described import describe_documents
 
     opened, page = open_study(study), slice(first, first + count)
+    if like and meaning:
+        raise InputError("expected like or meaning, got both; leave one out")
+    alike = rank_alike(opened, like).tolist() if like else []
+    if meaning:
+        *_, state = model_worker().follow(study=str(opened.root), models=[], meaning=meaning)
+        if state["state"] != "done":
+            raise InputError(state["message"] or "the search was cancelled; ask again")
+        alike = rank_meant(opened, state["figures"]["direction"]).tolist()
     listed = describe_documents(
-        opened, selection, where=where, search=search, regex=regex, sort=sort, page=page, unveil=unveil
+        opened, selection, where=where, search=search, regex=regex, sort=sort, alike=alike, page=page, unveil=unveil
     )
     return {"study": study, **listed}
+
+
+@functools.cache
+def model_worker() -> "ModelWorker":
+    """The process that runs the models, started by its first request."""
+    from ifguide.serving.client import ModelWorker
+
+    return ModelWorker()
 
 
 def read_document(
@@ -140,12 +164,9 @@ def mcp(write: Annotated[bool, Option("--write", help="Let agents save selection
         raise InputError(MISSING) from error
     import numpy as np
 
-    from ifguide.serving.client import ModelWorker
     from ifguide.study.analysis.trace import find_obstacle, read_answer
     from ifguide.ui.documents.described import excerpt_traced
     from ifguide.ui.veil import study_words, veil_pieces
-
-    worker = ModelWorker()
 
     def trace_answer(
         study: str,
@@ -164,7 +185,7 @@ def mcp(write: Annotated[bool, Option("--write", help="Let agents save selection
         if reason := find_obstacle(opened):
             raise StaleError(reason)
         answer, state, sent = read_answer(opened, prompt, completion or None, word=word), dict[str, Any](), 0
-        for state in worker.follow(study=str(opened.root), models=[], trace=asdict(answer)):
+        for state in model_worker().follow(study=str(opened.root), models=[], trace=asdict(answer)):
             from_thread.check_cancelled()
             if len(state["cells"]) > sent:
                 sent = len(state["cells"])
@@ -196,5 +217,5 @@ def mcp(write: Annotated[bool, Option("--write", help="Let agents save selection
     server = MCPServer("ifguide", instructions=INSTRUCTIONS, version=__version__, log_level="ERROR")
     for tool in (*READING, trace_answer, *WRITING * write):
         server.add_tool(guarded(tool), annotations=ToolAnnotations(read_only_hint=tool not in WRITING))
-    with contextlib.closing(worker):
+    with contextlib.closing(model_worker()):
         server.run()

@@ -11,7 +11,7 @@ from typer import Option
 from ifguide.cli.options import Answer, SelectionName, StudyName, read_share
 from ifguide.cli.running import follow_run, open_study
 from ifguide.config.attributions import attributions
-from ifguide.errors import ConfigError
+from ifguide.errors import ConfigError, InputError
 
 Table = StrEnum("Table", ("tokens", "documents", "mask", "spans", "atlas", "weights", "inspect", "olmo", "megatron"))
 """What can be exported."""
@@ -162,6 +162,7 @@ def documents(
     name: StudyName,
     where: Annotated[str, Option(metavar="CONDITION", help="List those for which it is true.")] = "",
     like: Annotated[str, Option(metavar="ID", help="List the 100 most like this document.")] = "",
+    meaning: Annotated[str | None, Option(metavar="TEXT", help="List the 100 nearest in meaning to it.")] = None,
     read: Annotated[str, Option(metavar="ID", help="Print this document and its highest tokens.")] = "",
     reveal: Annotated[bool, Option("--reveal", help="Print offensive words of --read, too.")] = False,
     selection: SelectionName = "default",
@@ -170,18 +171,18 @@ def documents(
 
     Only tables that are missing, out of date or damaged are written. `ifguide run` writes those of its own selections.
     A condition is as on the app's Documents page, such as --where "hit_sum > 5 and n_tokens < 400"; it lists documents
-    by rank in the selection. --like lists those that the base model reads most like one, nearest first, of those for
-    which the condition is true; it needs the map of `ifguide map`. --read takes any document of the study, and of
-    shards that it is a sample of.
+    by rank in the selection. --like lists those that the base model reads most like one, --meaning those that it reads
+    most like a text, nearest first, of those for which the condition is true; both need the map of `ifguide map`.
+    --read takes any document of the study, and of shards that it is a sample of.
     """
     from ifguide.cli.terminal import format_table, printable
-    from ifguide.study.analysis.document_map import rank_alike
+    from ifguide.study.analysis.document_map import rank_alike, rank_meant, read_meaning
     from ifguide.study.stages.document_table import write_tables
     from ifguide.ui.documents.store import DocumentFilter, open_documents
 
     study = open_study(name)
     if read:
-        if where.strip() or like:
+        if where.strip() or like or meaning is not None:
             raise ConfigError("expected --read or a condition, got both; leave out one of them")
         from ifguide.ui.documents.described import read_document
 
@@ -195,16 +196,20 @@ def documents(
         table = format_table(("token", "text", "score"), rows)
         text = f"{printable(read)}: {printable(', '.join(facts))}\n\n{shown}\n\n{table}"
         return Answer({"study": name, **document}, text)
-    if where.strip() or like:
+    if like and meaning is not None:
+        raise InputError("expected --like or --meaning, got both; leave one out")
+    if where.strip() or like or meaning is not None:
         with follow_run("documents"):
             store = open_documents(study, selection)
-            alike = tuple(rank_alike(study, like).tolist()) if like else ()
-            lines = store.described(store.order(DocumentFilter(where=where.strip(), like=alike)))
+            alike = rank_alike(study, like).tolist() if like else ()
+            if meaning is not None:
+                alike = rank_meant(study, read_meaning(study, meaning)).tolist()
+            lines = store.described(store.order(DocumentFilter(where=where.strip(), like=tuple(alike))))
         heads = ("rank", "id", "source", "n_tokens", "selected", "hit_sum")
         rows = [[str(line[head]) for head in heads[:-1]] + [f"{line['hit_sum']:.4g}"] for line in lines[:LISTED]]
         more = f", the first {LISTED} here; --json has all" * (len(lines) > LISTED)
         text = f"{format_table(heads, rows)}\n\n{len(lines):,} of {store.n_documents:,} documents{more}"
-        asked = {"selection": selection, "where": where, "like": like}
+        asked = {"selection": selection, "where": where, "like": like, "meaning": meaning}
         return Answer({"study": name, **asked, "documents": lines}, text)
     with follow_run("documents") as progress:
         written = write_tables(study, report=lambda d, n: progress.report(d, n, "documents"))

@@ -29,6 +29,7 @@ from ifguide.evaluation.toxicity import ToxicityScorer
 from ifguide.serving.preview import Preview
 from ifguide.storage import artifacts
 from ifguide.storage.peak_memory import free_memory
+from ifguide.study.analysis.document_map import read_meaning
 from ifguide.study.analysis.likelihood import compute_likelihoods
 from ifguide.study.analysis.trace import Answer, Tracer, describe_traced, noise_floor, word_index
 from ifguide.study.lineage import Unit, weights_unit
@@ -80,6 +81,9 @@ class Request:
     document: str = ""
     """Id of a document that may have pushed toward the base model's most toxic recorded answers; empty: one of the
     others."""
+    meaning: str = ""
+    """A text, to read its direction among the documents, as of `ifguide.study.analysis.document_map.read_meaning`;
+    empty: one of the others."""
     settings: dict = field(default_factory=dict)
     """Settings of `EvaluateConfig` that differ from the study's; for a preview, of the edit."""
     state: str = "waiting"
@@ -87,7 +91,7 @@ class Request:
     message: str = ""
     """The error, the name of the model that is loaded, or what a preview counts: `batches 3 40`."""
     figures: dict = field(default_factory=dict)
-    """What a preview measured, see `ifguide.serving.preview.Preview.measure`."""
+    """What a preview measured, see `ifguide.serving.preview.Preview.measure`; of a `meaning` its `direction`."""
     cells: list[dict] = field(default_factory=list)
     """For each draw of each model, model by model, the completion's `text` so far, `toxicity`, toxic `spans`, and
     whether it has `ended`. A growing text ends with a whole word and is never newer than its spans, so that the app
@@ -202,7 +206,7 @@ class Worker:
             try:
                 study = Study.open(Path(request.study).name, Path(request.study).parent)
                 kinds = {"trace": self._trace, "document": self._score_answers, "choice": self._preview}
-                kinds |= {"load": self._load, "prompt": self._complete}
+                kinds |= {"load": self._load, "prompt": self._complete, "meaning": self._read_meaning}
                 work = next((kinds[name] for name in kinds if getattr(request, name)), self._read_tokens)
                 work(study, request)
                 self._move(request, "done")
@@ -275,6 +279,12 @@ class Worker:
 
         mask = np.asarray(preview_selection(study, request.choice).mask)
         request.figures = preview.measure(mask, edit_recipe(study.config, DEFAULT, request.settings), report)
+
+    def _read_meaning(self, study: Study, request: Request) -> None:
+        """Where a text is among the documents."""
+        if self._move(request, "loading", BASE):
+            model, tokenizer, _ = self.models.load(study, BASE)
+            request.figures = {"direction": read_meaning(study, request.meaning, model, tokenizer).tolist()}
 
     def _trace(self, study: Study, request: Request) -> None:
         """Score the documents that may have taught an answer; the reader sees them as they come."""

@@ -31,7 +31,7 @@ from ifguide.evaluation.toxic_spans import find_toxic_spans, flatten_spans
 from ifguide.runtime.progress import Progress
 from ifguide.selection.saved import write_selection
 from ifguide.storage import artifacts
-from ifguide.study.analysis.document_map import STATES, map_path
+from ifguide.study.analysis.document_map import STATES, WHITENING, map_path
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
@@ -206,11 +206,15 @@ def write_study(
 
 
 def write_map(study: Study) -> None:
-    """A map of the study's documents at places drawn at random, as if computed; their states are their places."""
-    path = map_path(study)
+    """A map of the study's documents at places drawn at random, as if computed; their states point to their places, and
+    texts to places at random."""
+    path, draw = map_path(study), np.random.default_rng(0)
     path.parent.mkdir(exist_ok=True)
-    for file in (path, path.with_suffix(STATES)):
-        np.save(file, np.random.default_rng(0).normal(size=(study.corpus().n_documents, 2)).astype(np.float32))
+    places = draw.normal(size=(study.corpus().n_documents, 2)).astype(np.float32)
+    directions = places / np.linalg.norm(places, axis=1, keepdims=True)
+    made = {"": places, STATES: directions, WHITENING: draw.normal(size=(17, 2)).astype(np.float32)}
+    for suffix, array in made.items():
+        np.save(path.with_suffix(suffix or ".npy"), array)
 
 
 def _write_lines(path: Path, rows: list[dict]) -> None:

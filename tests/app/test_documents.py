@@ -12,7 +12,7 @@ from ifguide.cli.main import app as command
 from ifguide.errors import InputError, StaleError
 from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.study.analysis.audit_sample import Team, draw_audit, open_queue, read_team
-from ifguide.study.analysis.document_map import STATES, map_path, rank_alike
+from ifguide.study.analysis.document_map import STATES, map_path, rank_alike, rank_meant, read_meaning
 from ifguide.ui import components
 from ifguide.ui.documents import store as document_store
 from ifguide.ui.documents.lines import write_list
@@ -156,11 +156,11 @@ def test_a_condition_from_the_address_or_the_box_narrows_the_list(open_app, judg
 
 @pytest.fixture
 def planted(tmp_path, monkeypatch):
-    """A study with a map, where documents 7, 9, 30 and 11 are near document 7, in that order, 11 and 12 equally; and 20
-    has no place. A list keeps three of those that are alike."""
-    study = write_study(tmp_path / "cache")
-    states = np.full((study.corpus().n_documents, 2), 90, dtype=np.float32)
-    states[[7, 9, 30, 11, 12, 20]] = [[0, 0], [1, 0], [0, -2], [3, 0], [0, 3], [np.nan, np.nan]]
+    """A study with a map, where documents 7, 9, 30 and 11 mean much what document 7 does, in that order, 11 and 12
+    equally; and 20 has no place. A list keeps three of those that are alike."""
+    study = write_study(tmp_path / "cache", weights=True)
+    states = np.tile(np.array([-1, 0], dtype=np.float32), (study.corpus().n_documents, 1))
+    states[[7, 9, 30, 11, 12, 20]] = [[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [0, -1], [np.nan, np.nan]]
     write_map(study)
     np.save(map_path(study).with_suffix(STATES), states)
     monkeypatch.setattr(document_store, "ALIKE", 3)
@@ -200,3 +200,39 @@ def test_likeness_is_a_filter_with_a_chip_and_without_a_map_an_offer_to_draw_it(
     map_path(planted).with_suffix(STATES).unlink()
     app = open_app(planted.root.parent, "documents", like="doc-007")
     assert not app.error and listed() == ["62 of 62"] and app.button(key="map_start")
+
+
+def test_a_search_by_meaning_lists_the_nearest_once_the_models_process_has_read_it(open_app, planted, use_worker):
+    text, done = "a <b>rude</b> answer", {"state": "done", "figures": {"direction": [1.0, 0.0]}}
+    worker = use_worker({"state": "loading", "message": "base"}, done)
+    app = open_app(planted.root.parent, "documents", search_by="Meaning", search=f" {text} ", sort="length")
+    listed = lambda: [caption.value for caption in app.caption if " of " in caption.value]  # noqa: E731
+    assert listed() == ["62 of 62"] and "The base model reads the text…" in shown_text(app)
+    app.run()
+    assert [asked["meaning"] for asked in worker.asked] == [text] and not app.error and listed() == ["3 of 62"]
+    assert app.query_params["sort"] == ["length"]  # as the link has it
+    app.text_input(key="search").set_value("another text").run()
+    assert worker.asked[-1]["meaning"] == "another text" and "sort" not in app.query_params
+    app.text_input(key="like").set_value("doc-007").run()
+    assert "to a document or by meaning, not both" in app.error[0].value
+    app.button(key="drop_like").click().run()
+    worker.answers = [{"state": "failed", "message": "expected two tokens or more, got one", "figures": {}}]
+    app.text_input(key="search").set_value("<img src=x>").run()
+    assert "Expected two tokens or more" in app.error[0].value and listed() == ["62 of 62"]
+    map_path(planted).with_suffix(STATES).unlink()
+    app = open_app(planted.root.parent, "documents", search_by="Meaning", search=text)
+    assert app.button(key="map_start") and listed() == ["62 of 62"] and not app.error
+
+
+def test_the_command_lists_what_is_nearest_in_meaning(planted):
+    nearest = rank_meant(planted, read_meaning(planted, "the driver was late"))
+    ask = lambda *more: CliRunner().invoke(command, ["documents", "fake", "--json", "--meaning", *more])  # noqa: E731
+    answer = json.loads(ask("the driver was late").stdout)
+    assert [line["id"] for line in answer["documents"]] == [planted.corpus().document(int(n)).id for n in nearest[:3]]
+    for wrong, why in (
+        (["two words", "--like", "doc-007"], "got both"),
+        ([""], "got 0"),
+        (["x" * 30_000], "got 30,000"),
+    ):
+        refused = ask(*wrong)
+        assert refused.exit_code == 1 and why in str(refused.exception)

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from ifguide.study.analysis.document_map import rank_alike, read_map
+from ifguide.study.analysis.document_map import rank_alike, rank_meant, read_map, read_meaning
 from ifguide.study.reading import Study
 from tests.browser.conftest import needs_browser
 from tests.browser.running_app import visit, wait_until_still
@@ -97,3 +97,22 @@ def test_more_like_a_document_are_listed_nearest_first_until_the_chip_is_removed
     page.get_by_text("62 of 62").wait_for()
     page.wait_for_function("!location.search.includes('like=')")
     assert named(page, "doc") == "doc-007"
+
+
+def test_a_search_by_meaning_lists_the_nearest_first_and_a_link_opens_it_again(page, address, cache):
+    study, text = Study.open("fake", cache), "the driver was <b>late</b> again"
+    nearest = [study.corpus().document(n).id for n in rank_meant(study, read_meaning(study, text))[:25].tolist()]
+    visit(page, address, "documents?sort=length")
+    page.get_by_role("radio", name="Meaning").click()
+    field = page.get_by_label("Text contains")
+    field.fill(text)
+    field.press("Enter")
+    for act in (lambda: page.wait_for_url("**search_by=Meaning**"), page.reload):
+        act()
+        page.locator(".list .line").first.filter(has_text=nearest[0]).wait_for()
+        wait_until_still(page)
+        assert page.locator(".line .name").all_inner_texts() == nearest and "sort=" not in page.url
+    page.get_by_role("button", name="More like this").click()
+    page.get_by_role("button", name=f"like: {nearest[0]}").wait_for()
+    wait_until_still(page)
+    assert "search=" not in page.url and page.locator(".line .name").first.inner_text() == nearest[0]

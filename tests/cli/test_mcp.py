@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from ifguide.cli.main import app
 from ifguide.errors import InputError
 from ifguide.selection.verdicts import VerdictLog
+from ifguide.study.analysis.document_map import draw_map
 from ifguide.study.lineage import Unit
 from ifguide.study.pipeline import build
 from ifguide.study.reading import Study
@@ -31,6 +32,7 @@ def study(tmp_path_factory):
     study = build_to_edit(tmp_path_factory.mktemp("mcp"))
     build(study, [Unit("index")])
     write_tables(study)
+    draw_map(study)
     return study
 
 
@@ -74,6 +76,8 @@ def test_an_agent_lists_reads_counts_compares_and_traces_and_changes_nothing(stu
             "asked": await ask(
                 "list_documents", **name, where="rank > 3 and n_tokens > 5", search="the", sort="length"
             ),
+            "like": await ask("list_documents", **name, like="d02"),
+            "meant": await ask("list_documents", **name, meaning=study.corpus().document(2).text, count=99),
             "veiled": await ask("read_document", **name, document="d02"),
             "read": await ask("read_document", **name, document="d02", unveil=True),
             "part": await ask("read_document", **name, document="d02", first=2, count=3),
@@ -91,6 +95,9 @@ def test_an_agent_lists_reads_counts_compares_and_traces_and_changes_nothing(stu
     lengths = [line["n_tokens"] for line in told["asked"]["documents"]]
     assert lengths == sorted(lengths) and 0 < told["asked"]["matches"] < len(ids) - 3
 
+    nearest = [line["id"] for line in told["meant"]["documents"]]
+    assert nearest[0] == corpus.ids()[2] and len(nearest) == told["meant"]["matches"] == 12
+    assert told["like"]["documents"][0]["id"] == "d02"
     number = corpus.index_of("d02")
     here = slice(*corpus.offsets[number : number + 2].tolist())
     tokens = told["read"]["tokens"]
@@ -138,6 +145,9 @@ HOSTILE = [
             {"where": ["rank = 1"]},
             {"search": "(", "regex": True},
             {"search": "x" * 100_000},
+            {"like": "../d02"},
+            {"like": "d02", "meaning": "the lazy dog"},
+            *({"meaning": wrong} for wrong in (" ", "dog\0cat", "\x07", "x" * 100_000, ["dog"])),
             {"sort": "rank; drop table documents"},
             {"sort": "../rank"},
             {"first": -1},

@@ -1,35 +1,44 @@
 """The map of documents: those that the base model reads alike are near each other. Drawn on demand.
 
 A document is the mean of the base model's last hidden states over its tokens that have a score. t-SNE lays out a sample
-of them, or all of a small corpus; each of the others goes to the median place of its nearest ones in the sample.
+of them, or all of a small corpus; each of the others goes to the median place of its nearest ones in the sample. The
+same pass keeps what documents mean, by which others like them are found: see `ifguide.study.analysis.meaning`.
 """
 
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ifguide.config.names import BASE
 from ifguide.data.words import split_words
-from ifguide.errors import InputError, NumericalError, StaleError
+from ifguide.errors import InputError, StaleError
 from ifguide.runtime.progress import Progress, report_part
 from ifguide.storage import artifacts
 from ifguide.study import on_demand
+from ifguide.study.analysis.meaning import (
+    average_states,
+    average_text,
+    fit_whitening,
+    meaning_layer,
+    rank_nearest,
+    whiten,
+)
 from ifguide.study.freshness import require_fresh, unit_digest
 from ifguide.study.lineage import Unit
 from ifguide.study.reading import Study
 from ifguide.study.stages.checkpoints import corpus_sequences, load_checkpoint
+from ifguide.study.stages.evaluating import load_evaluated, missing_weights
 
-FOLDER, VERSION, STATES = "map", 1, ".states.npy"
+FOLDER, VERSION, STATES, WHITENING = "map", 1, ".meaning.npy", ".whitening.npy"
 SAMPLE, FEWEST = 20_000, 10
 """Documents laid out by t-SNE, and the fewest of which a map is drawn."""
 COMPONENTS, NEIGHBOURS = 50, 5
 CLUSTERS, CLUSTERED, NAMED_BY = 8, 4_000, 3
 """Clusters that are named, the documents that they are made of, and the words that name one."""
-KEPT = 15
-"""First principal components of the states that stay with the map; with more, scikit-learn searches without a tree."""
 
 
 def map_path(study: Study) -> Path:
@@ -41,8 +50,8 @@ def map_path(study: Study) -> Path:
 def read_map(study: Study, suffix: str = ".npy") -> np.ndarray | None:
     """The map of this corpus by this model, as `draw_map` gives it, memory-mapped; None where there is none.
 
-    With `STATES`, what it was drawn from: float32 (D, up to `KEPT`), the first principal components of the documents'
-    states, NaN for a document without a place. A map of an earlier version has none."""
+    With `STATES`, what the documents mean, float16 (D, R), NaN for one without a place; with `WHITENING`, what takes a
+    text there; both as of `ifguide.study.analysis.meaning`. A map of an earlier version has neither."""
     try:
         return artifacts.load_array(map_path(study).with_suffix(suffix))
     except StaleError:
@@ -50,16 +59,34 @@ def read_map(study: Study, suffix: str = ".npy") -> np.ndarray | None:
 
 
 def rank_alike(study: Study, document: str) -> np.ndarray:
-    """Numbers of the documents with a place on the map, int64, those that the base model reads most like one first: by
-    the distance between their `STATES`, equals by number. An InputError: there is no such document, or it has no place;
-    a StaleError: there is no map."""
-    number, states = study.corpus().index_of(document), read_map(study, STATES)
-    if states is None:
-        raise StaleError(f"there is no map of documents with neighbours; draw it with `ifguide map {study.name}`")
-    distances = np.linalg.norm(states - states[number], axis=1)
-    if not np.isfinite(distances[number]):
+    """Numbers of the documents with a place on the map, int64, those whose meaning is most like one's first, equals by
+    number. An InputError: there is no such document, or it has no place; a StaleError: there is no map."""
+    number, states = study.corpus().index_of(document), _need(study, STATES)
+    if not np.isfinite(states[number]).all():
         raise InputError(f"{document!r} has no token with a score, so no document is like it; choose another one")
-    return np.argsort(distances, kind="stable")[: np.isfinite(distances).sum()]
+    return rank_nearest(states, states[number].astype(np.float32))
+
+
+def rank_meant(study: Study, direction: np.ndarray) -> np.ndarray:
+    """The same for a text's direction, as of `read_meaning`."""
+    return rank_nearest(_need(study, STATES), np.asarray(direction, dtype=np.float32))
+
+
+def read_meaning(study: Study, text: str, model: Any = None, tokenizer: Any = None) -> np.ndarray:
+    """A text's direction among the study's `STATES`, float32 (R,), by the base model, which is loaded unless it is
+    given. An InputError: see `average_text`; a StaleError: there is no map, or no base model."""
+    whitening = _need(study, WHITENING)
+    if model is None:
+        if reason := missing_weights(study, BASE):
+            raise StaleError(reason)
+        model, tokenizer = load_evaluated(study, BASE, study.config.evaluate.dtype)
+    return whiten(average_text(study, text, model, tokenizer), whitening)[0]
+
+
+def _need(study: Study, suffix: str) -> np.ndarray:
+    if (array := read_map(study, suffix)) is None:
+        raise StaleError(f"there is no map of documents with neighbours; draw it with `ifguide map {study.name}`")
+    return array
 
 
 def in_boxes(places: np.ndarray, boxes: str) -> np.ndarray:
@@ -109,9 +136,9 @@ def draw_map(study: Study, progress: Progress | None = None) -> np.ndarray:
     n_documents = study.corpus().n_documents
     order = np.random.default_rng(0).permutation(n_documents)
     sample, *others = map(np.sort, np.split(order, range(SAMPLE, n_documents, SAMPLE)))
-    read = partial(_read_states, study, load_checkpoint(study, BASE))
+    read = partial(_read_states, study, load_checkpoint(study, BASE)[0])
     reports = [report_part(progress, part=part, parts=1 + len(others)) for part in range(1 + len(others))]
-    sample, states = read(sample, reports[0])
+    sample, early, states = read(sample, reports[0])
     if len(sample) < FEWEST:
         raise InputError(f"map: expected at least {FEWEST} documents with scores, got {len(sample)}")
     pca = PCA(min(COMPONENTS, *states.shape), random_state=0)
@@ -120,44 +147,27 @@ def draw_map(study: Study, progress: Progress | None = None) -> np.ndarray:
     laid_out = TSNE(perplexity=min(30, len(sample) / 4), random_state=0).fit_transform(reduced)
     nearest = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(reduced)
     places = np.full((n_documents, 2), np.nan, dtype=np.float32)
-    kept = np.full((n_documents, min(KEPT, reduced.shape[1])), np.nan, dtype=np.float32)
-    places[sample], kept[sample] = laid_out, reduced[:, :KEPT]
+    whitening = fit_whitening(early)
+    meanings = np.full((n_documents, whitening.shape[1]), np.nan, dtype=np.float16)
+    places[sample], meanings[sample] = laid_out, whiten(early, whitening)
     for part, report in zip(others, reports[1:], strict=True):
-        part, states = read(part, report)
+        part, early, states = read(part, report)
         if len(part):
-            reduced = pca.transform(states)
-            alike = nearest.kneighbors(reduced, return_distance=False)  # (n, NEIGHBOURS)
-            places[part], kept[part] = np.median(laid_out[alike], axis=1), reduced[:, :KEPT]
+            alike = nearest.kneighbors(pca.transform(states), return_distance=False)  # (n, NEIGHBOURS)
+            places[part], meanings[part] = np.median(laid_out[alike], axis=1), whiten(early, whitening)
     path.parent.mkdir(exist_ok=True)
-    for place, array in ((path.with_suffix(STATES), kept), (path, places)):
+    made = {path.with_suffix(WHITENING): whitening, path.with_suffix(STATES): meanings, path: places}
+    for place, array in made.items():
         with artifacts.replacing(place) as temporary, temporary.open("wb") as stream:
             np.save(stream, array, allow_pickle=False)
     return places
 
 
-def _read_states(study: Study, loaded: tuple, documents: np.ndarray, report: Callable[[int, int], None]):
-    """Which of the documents, ascending, have a score, int64 (n,), and their mean hidden states, float32 (n, H)."""
-    import torch
-
-    from ifguide.influence.batches import make_batches
-    from ifguide.influence.probe import hidden_states
-
-    model, _, device = loaded
-    offsets = np.asarray(study.corpus().offsets)
-    sums = np.zeros((len(documents), model.config.hidden_size), dtype=np.float32)
-    counts = np.zeros(len(documents), dtype=np.int64)
-    done, total = 0, int(np.diff(offsets)[documents].sum())
-    for batch in make_batches(corpus_sequences(study, chosen=documents), study.config.compute.tokens_per_batch):
-        counted = batch.target_index >= 0  # (B, T-1)
-        state = hidden_states(model, batch.to(device))[-1][:, 1:]  # (B, T-1, H)
-        state_sums = torch.einsum("bth,bt->bh", state.float(), counted.to(state.device).float()).cpu().numpy()
-        of = np.searchsorted(offsets, batch.target_index.max(dim=1).values.numpy(), side="right") - 1
-        rows = np.searchsorted(documents, of)
-        np.add.at(sums, rows, state_sums)
-        np.add.at(counts, rows, counted.sum(dim=1).numpy())
-        done += batch.n_tokens
-        report(min(done, total), total)
-    if not np.isfinite(sums).all():
-        raise NumericalError("a hidden state is not finite; run the model in float32 (model.dtype)")
-    scored = counts > 0
-    return documents[scored], sums[scored] / counts[scored, None]
+def _read_states(study: Study, model: Any, documents: np.ndarray, report: Callable[[int, int], None]):
+    """Which of the documents, ascending, have a score, int64 (n,), and their mean hidden states, float32 (n, H): those
+    of the layer that meaning is read from, and the last."""
+    n_layers, at_once = model.config.get_text_config().num_hidden_layers, study.config.compute.tokens_per_batch
+    sequences, offsets = corpus_sequences(study, chosen=documents), np.asarray(study.corpus().offsets)
+    layers = [meaning_layer(n_layers), -1]
+    scored, means = average_states(model, sequences, offsets, documents, layers, at_once, report)
+    return scored, means[:, 0], means[:, 1]

@@ -28,7 +28,7 @@ from ifguide.errors import ConfigError, IFGuideError, InputError, StaleError, sy
 from ifguide.evaluation import Report
 from ifguide.selection.saved import Selection
 from ifguide.storage.artifacts import library_versions, replacing, write_json
-from ifguide.study.analysis.document_map import STATES, read_map
+from ifguide.study.analysis.document_map import SAMPLE, STATES, read_map
 from ifguide.study.freshness import require_fresh
 from ifguide.study.lineage import Unit, can_be_made_again, scores_unit
 from ifguide.study.reading import Study
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 15
 """Nearest documents of one on the map, itself among them, as Embedding Atlas computes them."""
+FEW = 15
+"""Of a corpus that is larger than the map's sample, neighbours are by the first components alone: with more,
+scikit-learn searches without a tree."""
 BLOCK_TOKENS = 50_000
 """Rows are handed on whenever about this many tokens are together."""
 
@@ -324,8 +327,8 @@ def _document_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection)
 
 
 def _atlas_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) -> Iterator[tuple[int, dict]]:
-    """Documents with their places on the map, and each one's nearest others by what the map was drawn from. A document
-    without a place has -1 for every neighbour, because Embedding Atlas wants as many of each."""
+    """Documents with their places on the map, and each one's nearest others by what they mean. A document without a
+    place has -1 for every neighbour, because Embedding Atlas wants as many of each."""
     from sklearn.neighbors import NearestNeighbors
 
     places, states = read_map(study), read_map(study, STATES)
@@ -335,6 +338,7 @@ def _atlas_blocks(study: Study, corpus: "TokenizedCorpus", chosen: Selection) ->
     row_of[chosen.order] = np.arange(corpus.n_documents)
     there = np.isfinite(places[:, 0])
     mapped = np.flatnonzero(there)
+    states = states[:, : FEW if len(mapped) > SAMPLE else None].astype(np.float32)
     nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(mapped))).fit(states[mapped])
     toxic = None if corpus.in_span is None else sum_by_document(corpus.in_span, offsets) / np.diff(offsets)
     for done, columns in _document_blocks(study, corpus, chosen):

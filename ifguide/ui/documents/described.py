@@ -1,7 +1,7 @@
 """Documents for JSON: lists with excerpts, and tokens with scores. Letters of offensive words are blocks unless the
 caller unveils them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,16 +28,19 @@ def describe_documents(
     where: str = "",
     search: str = "",
     regex: bool = False,
-    sort: str = "rank",
+    sort: str = "",
+    alike: Sequence[int] = (),
     page: slice,
     unveil: bool,
 ) -> dict:
     """A page of the documents that pass, with the columns that a condition may ask for and an `excerpt`, and how many
-    `matches` there are. A StaleError: the document list is not written; other errors as `DocumentStore.order`."""
+    `matches` there are. Of those that pass, only the first in `alike`, as of `DocumentFilter.like`. A StaleError: the
+    document list is not written; other errors as `DocumentStore.order`."""
     store = _open_list(study.root, selection, study_fingerprint(study))
     matches = tuple(find_text(study.corpus().batches, search, regex=regex).tolist()) if search else None
     falling = sort in store.sorts() and not store.sorts()[sort].rising
-    order = store.order(DocumentFilter(where=where.strip(), only=matches), sort=sort, descending=falling)
+    criteria = DocumentFilter(where=where.strip(), only=matches, like=tuple(alike))
+    order = store.order(criteria, sort=sort, descending=falling)
     lines, excerpt = store.described(order[page]), _excerpts(study, selection, unveil)
     for line, row in zip(lines, store.rows(order[page]), strict=True):
         line["excerpt"] = excerpt(row["document"], row["strongest"])

@@ -20,6 +20,7 @@ from ifguide.study.stages.document_table import Column
 from ifguide.ui import components
 from ifguide.ui.documents import lines as document_list
 from ifguide.ui.documents import loaders as document_data
+from ifguide.ui.documents.meaning import sort_nearest_first
 from ifguide.ui.documents.store import DocumentFilter, DocumentStore
 from ifguide.ui.documents.token_view import Layer, mark_table, place_turns, token_table, viewer_settings
 from ifguide.ui.excerpts import excerpt
@@ -74,9 +75,9 @@ def follow_likeness() -> None:
     """Filter by likeness to the document for which the reader just asked it; before the filters are drawn."""
     if asked := _asked_like():
         st.session_state.update(like=asked["id"], reader_liked=asked["stamp"])
-        st.session_state.pop("reader_sort", None)
-        set_parameter("sort", "")
-        set_parameter("falling", "")
+        if st.session_state.get("search_by") == "meaning":
+            st.session_state["search"] = ""
+        sort_nearest_first()
 
 
 def _asked_like() -> dict:

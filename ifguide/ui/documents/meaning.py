@@ -1,0 +1,87 @@
+"""Search by meaning: the models' process reads the text, and the list shows the documents that are nearest to it."""
+
+import streamlit as st
+
+from ifguide.config.names import BASE
+from ifguide.study.analysis.document_map import STATES, rank_meant, read_map
+from ifguide.study.stages.evaluating import missing_weights
+from ifguide.ui import job_panel, layout
+from ifguide.ui.format import count, count_of, sentence
+from ifguide.ui.loaders import Loaded, remembered
+from ifguide.ui.models_process import ENDED, POLL_SECONDS, ask, explain_failure, read
+
+WAYS = {"words": "Words", "meaning": "Meaning"}
+"""What a search compares, by its name in the address."""
+HINTS = {"words": "word or phrase", "meaning": "a phrase or sentence"}
+LABEL = "Text contains"
+"""The search box, which the key / in the list goes to."""
+
+
+def search_box() -> tuple[str, bool]:
+    """The text to search for, and whether by meaning."""
+    way = layout.switch("Search by", WAYS, key="search_by", default="words", on_change=_meant_anew)
+    text = layout.search_box(LABEL, key="search", placeholder=HINTS[way], width=220, on_change=_meant_anew)
+    return (text.strip(), True) if way == "meaning" else (text, False)
+
+
+def sort_nearest_first() -> None:
+    """Forget how the list was sorted, so that it is by likeness."""
+    st.session_state.pop("reader_sort", None)
+    layout.set_parameter("sort", "")
+    layout.set_parameter("falling", "")
+
+
+def _meant_anew() -> None:
+    if st.session_state.get("search_by") == "meaning" and st.session_state.get("search", "").strip():
+        st.session_state["like"] = ""
+        sort_nearest_first()
+
+
+def find_meant(loaded: Loaded, text: str) -> tuple[int, ...]:
+    """All documents, the nearest in meaning first; none until the models' process has read the text, or where it
+    cannot, which `show_progress` then tells."""
+    asked, of = st.session_state.get("meant", {}), [*loaded.key, text]
+    if asked and asked["of"] != of:
+        if asked["state"] not in ENDED:
+            read(asked, cancel=True)
+        asked = st.session_state["meant"] = {}
+    if not asked and not missing_weights(loaded.study, BASE) and read_map(loaded.study, STATES) is not None:
+        asked = st.session_state["meant"] = {"of": of} | ask(loaded, models=[], meaning=text)
+    return _rank(loaded, tuple(asked["figures"]["direction"])) if asked.get("state") == "done" else ()
+
+
+@remembered(4)
+def _rank(loaded: Loaded, direction: tuple[float, ...]) -> tuple[int, ...]:
+    return tuple(rank_meant(loaded.study, direction).tolist())
+
+
+def show_progress(loaded: Loaded) -> None:
+    """Why the list is not by meaning yet, and what the reader can do."""
+    asked = st.session_state.get("meant", {})
+    if reason := missing_weights(loaded.study, BASE):
+        st.caption(f"No search by meaning: {sentence(reason)}. The list shows all documents.")
+    elif not asked:
+        offer_map(loaded, "A search by meaning compares what the map of documents keeps")
+    elif asked["state"] in ENDED:
+        st.error(explain_failure(asked["message"] or "the search was stopped"), icon=":material/error:")
+        layout.button("Search again", "search_again", "replay", st.session_state.update, {"meant": {}})
+    else:
+        st.fragment(_follow, run_every=POLL_SECONDS)(asked)
+
+
+def offer_map(loaded: Loaded, why: str) -> None:
+    """Offer to draw the map, without which the list shows all documents."""
+    tokens = count(loaded.corpus().n_tokens)
+    note = f"{why}; until it is drawn, the list shows all documents. Drawing it takes the base model one pass over"
+    job_panel.offer_map(loaded.study.root, f"{note} {tokens} tokens, once.")
+
+
+def _follow(asked: dict) -> None:
+    if asked["state"] not in ENDED:
+        read(asked)
+    if asked["state"] in ENDED:
+        st.rerun()
+    ahead = count_of(asked["ahead"], "request")
+    waiting = f"Waiting for {ahead} before this one…" if asked["ahead"] else "Starting the models…"
+    doing = waiting if asked["state"] == "waiting" else "The base model reads the text…"
+    st.caption(f":material/hourglass_empty: {doing} Then the list shows the documents nearest in meaning.")
