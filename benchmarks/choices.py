@@ -160,9 +160,8 @@ def print_meaning(rewrites: Path, name: str) -> None:
     for kind, made in {"words": {}, "2 to 5 characters": {"analyzer": "char_wb", "ngram_range": (2, 5)}}.items():
         index = TfidfVectorizer(sublinear_tf=True, **made).fit(texts[1])
         ways[f"TF-IDF of {kind}"] = ranks(*(index.transform(side).toarray() for side in texts))
-    print(
-        f"| of {PAIRS} others | recall@1 / @10 | of the {differ.sum()} that share at most 3 of 10 words |\n|---|---|---|"
-    )
+    few = f"of the {differ.sum()} that share at most 3 of 10 words"
+    print(f"| reported on {PAIRS} | recall@1 / @10 | {few} |\n|---|---|---|")
     for way, places in ways.items():
         print(f"| {way} | {recall(places)} | {recall(places[differ])} |")
 

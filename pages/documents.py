@@ -145,10 +145,10 @@ with layout.guard():
             key="sources",
             placeholder=hint,
             label_visibility="collapsed",
-            width=220,
+            width=180,
             bind="query-params",
         )
-        asked["where"] = layout.search_box("Condition", key="where", placeholder=EXAMPLE, width=280, icon="function")
+        asked["where"] = layout.search_box("Condition", key="where", placeholder=EXAMPLE, width=260, icon="function")
         asked["id"] = ""
         if loaded.sketch():
             asked["id"] = layout.search_box(

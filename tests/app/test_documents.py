@@ -207,10 +207,10 @@ def test_a_search_by_meaning_lists_the_nearest_once_the_models_process_has_read_
     worker = use_worker({"state": "loading", "message": "base"}, done)
     app = open_app(planted.root.parent, "documents", search_by="Meaning", search=f" {text} ", sort="length")
     listed = lambda: [caption.value for caption in app.caption if " of " in caption.value]  # noqa: E731
-    assert listed() == ["62 of 62"] and "The base model reads the text…" in shown_text(app)
+    assert listed() == ["62 of 62"] and "Loading the base model" in shown_text(app)
     app.run()
     assert [asked["meaning"] for asked in worker.asked] == [text] and not app.error and listed() == ["3 of 62"]
-    assert app.query_params["sort"] == ["length"]  # as the link has it
+    assert app.query_params["sort"] == "length"  # as the link has it
     app.text_input(key="search").set_value("another text").run()
     assert worker.asked[-1]["meaning"] == "another text" and "sort" not in app.query_params
     app.text_input(key="like").set_value("doc-007").run()

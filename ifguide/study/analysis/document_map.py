@@ -6,7 +6,7 @@ same pass keeps what documents mean, by which others like them are found: see `i
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def rank_alike(study: Study, document: str) -> np.ndarray:
     return rank_nearest(states, states[number].astype(np.float32))
 
 
-def rank_meant(study: Study, direction: np.ndarray) -> np.ndarray:
+def rank_meant(study: Study, direction: np.ndarray | Sequence[float]) -> np.ndarray:
     """The same for a text's direction, as of `read_meaning`."""
     return rank_nearest(_need(study, STATES), np.asarray(direction, dtype=np.float32))
 

@@ -12,15 +12,15 @@ from ifguide.ui.models_process import ENDED, POLL_SECONDS, ask, explain_failure,
 
 WAYS = {"words": "Words", "meaning": "Meaning"}
 """What a search compares, by its name in the address."""
-HINTS = {"words": "word or phrase", "meaning": "a phrase or sentence"}
-LABEL = "Text contains"
-"""The search box, which the key / in the list goes to."""
+HINTS = {"words": ("word or phrase", 220), "meaning": ("a phrase or sentence", 260)}
+"""What the empty search box says, and its width in pixels."""
 
 
 def search_box() -> tuple[str, bool]:
     """The text to search for, and whether by meaning."""
     way = layout.switch("Search by", WAYS, key="search_by", default="words", on_change=_meant_anew)
-    text = layout.search_box(LABEL, key="search", placeholder=HINTS[way], width=220, on_change=_meant_anew)
+    hint, width = HINTS[way]
+    text = layout.search_box("Text contains", key="search", placeholder=hint, width=width, on_change=_meant_anew)
     return (text.strip(), True) if way == "meaning" else (text, False)
 
 
@@ -33,7 +33,7 @@ def sort_nearest_first() -> None:
 
 def _meant_anew() -> None:
     if st.session_state.get("search_by") == "meaning" and st.session_state.get("search", "").strip():
-        st.session_state["like"] = ""
+        st.session_state.update(like="", meant_anew=True)
         sort_nearest_first()
 
 
@@ -47,7 +47,12 @@ def find_meant(loaded: Loaded, text: str) -> tuple[int, ...]:
         asked = st.session_state["meant"] = {}
     if not asked and not missing_weights(loaded.study, BASE) and read_map(loaded.study, STATES) is not None:
         asked = st.session_state["meant"] = {"of": of} | ask(loaded, models=[], meaning=text)
-    return _rank(loaded, tuple(asked["figures"]["direction"])) if asked.get("state") == "done" else ()
+    if asked.get("state") != "done":
+        return ()
+    if st.session_state.pop("meant_anew", False):  # the list starts at its first document
+        st.session_state.pop("doc", None)
+        st.query_params.pop("doc", None)
+    return _rank(loaded, tuple(asked["figures"]["direction"]))
 
 
 @remembered(4)
@@ -83,5 +88,5 @@ def _follow(asked: dict) -> None:
         st.rerun()
     ahead = count_of(asked["ahead"], "request")
     waiting = f"Waiting for {ahead} before this one…" if asked["ahead"] else "Starting the models…"
-    doing = waiting if asked["state"] == "waiting" else "The base model reads the text…"
+    doing = waiting if asked["state"] == "waiting" else "Loading the base model…"
     st.caption(f":material/hourglass_empty: {doing} Then the list shows the documents nearest in meaning.")
