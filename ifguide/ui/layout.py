@@ -126,9 +126,7 @@ def choose(
     return st.selectbox(label, list(options), index, titles, key, help, width=width, bind="query-params")
 
 
-def switch(
-    label: str, options: Mapping[str, str], *, key: str, default: str, on_change: Callable[[], None] | None = None
-) -> str:
+def switch(label: str, options: Mapping[str, str], *, key: str, default: str) -> str:
     """Options side by side without a visible label; the choice is in the address."""
     titles = options.__getitem__
     return st.segmented_control(
@@ -138,26 +136,18 @@ def switch(
         required=True,
         format_func=titles,
         key=key,
-        on_change=on_change,
         label_visibility="collapsed",
         bind="query-params",
     )
 
 
 def search_box(
-    label: str,
-    *,
-    key: str,
-    placeholder: str = "word or phrase",
-    width: Width = "stretch",
-    icon: str = "search",
-    on_change: Callable[[], None] | None = None,
+    label: str, *, key: str, placeholder: str = "word or phrase", width: Width = "stretch", icon: str = "search"
 ) -> str:
     """The text to search for, without a visible label; it is in the address."""
     text = st.text_input(
         label,
         key=key,
-        on_change=on_change,
         placeholder=placeholder,
         icon=f":material/{icon}:",
         label_visibility="collapsed",

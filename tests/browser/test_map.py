@@ -109,7 +109,7 @@ def test_a_search_by_meaning_lists_the_nearest_first_and_a_link_opens_it_again(p
     field.press("Enter")
     for act in (lambda: page.wait_for_url("**search_by=Meaning**"), page.reload):
         act()
-        page.locator(".list .line").first.filter(has_text=nearest[0]).wait_for()
+        page.locator(".list .line").first.filter(has_text=nearest[0]).wait_for(timeout=120_000)  # the model loads
         wait_until_still(page)
         assert page.locator(".line .name").all_inner_texts() == nearest and "sort=" not in page.url
     page.get_by_role("button", name="More like this").click()

@@ -37,7 +37,7 @@ def average_states(
     documents: np.ndarray,
     layers: Sequence[int],
     tokens_per_batch: int,
-    report: Callable[[int, int], None] | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which of the documents, ascending, have a token with a score, int64 (n,), and the means of some layers' states
     over those tokens, float32 (n, len(layers), H). `offsets` (D+1,) are all documents'; `report` is told tokens done
@@ -63,8 +63,7 @@ def average_states(
             np.add.at(sums[:, place], rows, summed.cpu().numpy())
         np.add.at(counts, rows, counted.sum(dim=1).numpy())
         done += batch.n_tokens
-        if report:
-            report(min(done, total), total)
+        report(min(done, total), total)
     if not np.isfinite(sums).all():
         raise NumericalError("a hidden state is not finite; run the model in float32 (model.dtype)")
     scored = counts > 0

@@ -10,18 +10,21 @@ from ifguide.ui.format import count, count_of, sentence
 from ifguide.ui.loaders import Loaded, remembered
 from ifguide.ui.models_process import ENDED, POLL_SECONDS, ask, explain_failure, read
 
-WAYS = {"words": "Words", "meaning": "Meaning"}
-"""What a search compares, by its name in the address."""
 HINTS = {"words": ("word or phrase", 220), "meaning": ("a phrase or sentence", 260)}
-"""What the empty search box says, and its width in pixels."""
+"""What a search compares -> what its empty box says, and the box's width in pixels."""
 
 
 def search_box() -> tuple[str, bool]:
-    """The text to search for, and whether by meaning."""
-    way = layout.switch("Search by", WAYS, key="search_by", default="words", on_change=_meant_anew)
-    hint, width = HINTS[way]
-    text = layout.search_box("Text contains", key="search", placeholder=hint, width=width, on_change=_meant_anew)
-    return (text.strip(), True) if way == "meaning" else (text, False)
+    """The text to search for, and whether by meaning. A new text by meaning, unless it is a link's, ends a likeness to
+    a document; so this comes before the other filters."""
+    way = layout.switch("Search by", {way: way.title() for way in HINTS}, key="search_by", default="words")
+    text = layout.search_box("Text contains", key="search", placeholder=HINTS[way][0], width=HINTS[way][1])
+    meant = text.strip() if way == "meaning" else ""
+    if meant and st.session_state.get("meant_text", meant) != meant:
+        st.session_state.update(like="", meant_anew=True)
+        sort_nearest_first()
+    st.session_state["meant_text"] = meant
+    return meant or text, way == "meaning"
 
 
 def sort_nearest_first() -> None:
@@ -29,12 +32,6 @@ def sort_nearest_first() -> None:
     st.session_state.pop("reader_sort", None)
     layout.set_parameter("sort", "")
     layout.set_parameter("falling", "")
-
-
-def _meant_anew() -> None:
-    if st.session_state.get("search_by") == "meaning" and st.session_state.get("search", "").strip():
-        st.session_state.update(like="", meant_anew=True)
-        sort_nearest_first()
 
 
 def find_meant(loaded: Loaded, text: str) -> tuple[int, ...]:
@@ -60,6 +57,17 @@ def _rank(loaded: Loaded, direction: tuple[float, ...]) -> tuple[int, ...]:
     return tuple(rank_meant(loaded.study, direction).tolist())
 
 
+@st.fragment(run_every=POLL_SECONDS)
+def _follow(asked: dict) -> None:
+    if asked["state"] not in ENDED:
+        read(asked)
+    if asked["state"] in ENDED:
+        st.rerun()
+    waiting = f"Waiting for {count_of(asked['ahead'], 'request')} before this one" if asked["ahead"] else "Starting"
+    doing = waiting if asked["state"] == "waiting" else "Loading the base model"
+    st.caption(f":material/hourglass_empty: {doing}… Then the list shows the documents nearest in meaning.")
+
+
 def show_progress(loaded: Loaded) -> None:
     """Why the list is not by meaning yet, and what the reader can do."""
     asked = st.session_state.get("meant", {})
@@ -71,22 +79,10 @@ def show_progress(loaded: Loaded) -> None:
         st.error(explain_failure(asked["message"] or "the search was stopped"), icon=":material/error:")
         layout.button("Search again", "search_again", "replay", st.session_state.update, {"meant": {}})
     else:
-        st.fragment(_follow, run_every=POLL_SECONDS)(asked)
+        _follow(asked)
 
 
 def offer_map(loaded: Loaded, why: str) -> None:
     """Offer to draw the map, without which the list shows all documents."""
-    tokens = count(loaded.corpus().n_tokens)
     note = f"{why}; until it is drawn, the list shows all documents. Drawing it takes the base model one pass over"
-    job_panel.offer_map(loaded.study.root, f"{note} {tokens} tokens, once.")
-
-
-def _follow(asked: dict) -> None:
-    if asked["state"] not in ENDED:
-        read(asked)
-    if asked["state"] in ENDED:
-        st.rerun()
-    ahead = count_of(asked["ahead"], "request")
-    waiting = f"Waiting for {ahead} before this one…" if asked["ahead"] else "Starting the models…"
-    doing = waiting if asked["state"] == "waiting" else "Loading the base model…"
-    st.caption(f":material/hourglass_empty: {doing} Then the list shows the documents nearest in meaning.")
+    job_panel.offer_map(loaded.study.root, f"{note} {count(loaded.corpus().n_tokens)} tokens, once.")

@@ -75,7 +75,7 @@ def follow_likeness() -> None:
     """Filter by likeness to the document for which the reader just asked it; before the filters are drawn."""
     if asked := _asked_like():
         st.session_state.update(like=asked["id"], reader_liked=asked["stamp"])
-        if st.session_state.get("search_by") == "meaning":
+        if st.session_state.get("meant_text"):
             st.session_state["search"] = ""
         sort_nearest_first()
 
