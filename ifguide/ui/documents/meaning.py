@@ -43,12 +43,13 @@ def find_meant(loaded: Loaded, text: str) -> tuple[int, ...]:
             read(asked, cancel=True)
         asked = st.session_state["meant"] = {}
     if not asked and not missing_weights(loaded.study, BASE) and read_map(loaded.study, STATES) is not None:
-        asked = st.session_state["meant"] = {"of": of} | ask(loaded, models=[], meaning=text)
+        asked = st.session_state["meant"] = {"of": of, "new": True} | ask(loaded, models=[], meaning=text)
     if asked.get("state") != "done":
         return ()
-    if st.session_state.pop("meant_anew", False):  # the list starts at its first document
+    if asked.pop("new", False):  # the list starts at its first document, or at a link's
         st.session_state.pop("doc", None)
-        st.query_params.pop("doc", None)
+        if st.session_state.pop("meant_anew", False):
+            st.query_params.pop("doc", None)
     return _rank(loaded, tuple(asked["figures"]["direction"]))
 
 
