@@ -38,8 +38,10 @@ def piece(token: int) -> str:
 PIECE_LENGTH = len(piece(0))
 
 
-def write_study(cache: Path, name: str, n_tokens: int, *, seed: int = 0, until: str = "index") -> tuple[Study, dict]:
-    """Write a study up to its scores or its index.
+def write_study(
+    cache: Path, name: str, n_tokens: int, *, seed: int = 0, until: str = "index", length: int = 1000
+) -> tuple[Study, dict]:
+    """Write a study of documents of about `length` tokens up to its scores or its index.
 
     Returns:
         The study, and seconds by stage.
@@ -69,7 +71,7 @@ def write_study(cache: Path, name: str, n_tokens: int, *, seed: int = 0, until: 
         with artifacts.building(study.folder(unit), stage=stage, inputs=inputs_now, config=settings) as folder:
             started = time.perf_counter()
             builders.get(stage, _write_note)(
-                study, folder, *((n_tokens, seed) if stage in ("corpus", "scores") else ())
+                study, folder, *{"corpus": (n_tokens, seed, length), "scores": (n_tokens, seed)}.get(stage, ())
             )
             seconds[stage] = time.perf_counter() - started
         if stage == until:
@@ -82,10 +84,11 @@ def _write_note(study: Study, folder: Path) -> None:
     (folder / "models.json").write_text(json.dumps(models), encoding="utf-8")
 
 
-def draw_offsets(n_tokens: int, seed: int) -> np.ndarray:
-    """int64 (D+1,): documents of 2 to some 20,000 tokens, 1,000 in the mean."""
+def draw_offsets(n_tokens: int, seed: int, length: int = 1000) -> np.ndarray:
+    """int64 (D+1,): documents of 2 tokens to some twenty times `length`, which is the mean."""
     draw = np.random.default_rng(seed)
-    lengths = np.maximum(2, draw.lognormal(6.4, 1.0, size=n_tokens // 900 + 10).astype(np.int64))
+    drawn = draw.lognormal(6.4 + np.log(length / 1000), 1.0, size=int(n_tokens // (0.9 * length)) + 10)
+    lengths = np.maximum(2, drawn.astype(np.int64))
     ends = np.cumsum(lengths)
     kept = int(np.searchsorted(ends, n_tokens))
     return np.concatenate(
@@ -116,8 +119,8 @@ def _draw_bursts(offsets: np.ndarray, first: int, sources: np.ndarray, seed: int
     return begin
 
 
-def _write_corpus(study: Study, folder: Path, n_tokens: int, seed: int) -> None:
-    offsets = draw_offsets(n_tokens, seed)
+def _write_corpus(study: Study, folder: Path, n_tokens: int, seed: int, length: int) -> None:
+    offsets = draw_offsets(n_tokens, seed, length)
     n_documents = len(offsets) - 1
     sources = _draw_sources(n_documents, seed)
     np.save(folder / "offsets.npy", offsets)

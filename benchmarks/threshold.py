@@ -1,12 +1,14 @@
 """The Threshold page's bars at a million and a billion tokens: index build, exact answers on release, opening, memory.
 
     python -m benchmarks.threshold [--tokens 1000000 1000000000] [--folder FOLDER] [--keep] [--no-browser]
+    python -m benchmarks.threshold --map
 
 A made-up study (see `benchmarks.synthetic`) is written below FOLDER and removed afterwards; a billion tokens need some
 25 GB of disk. Building and answering run in processes of their own, so that their memory is theirs alone. RSS counts
 the pages of memory maps too, which the system takes back when it needs them; "private" is what cannot be taken back.
 Files are read from wherever they lie, which after writing them is mostly the page cache. A selection is saved twice:
-by reading all scores, before there is an index, and through the index; both must give the same bytes.
+by reading all scores, before there is an index, and through the index; both must give the same bytes. With `--map`, it
+is the map of 100,000 made-up documents in a browser that is measured.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from ifguide.selection.index import ScoreIndex
 from ifguide.selection.saved import Selection, write_selection
 from ifguide.selection.verdicts import Target, apply_verdicts
 from ifguide.storage import artifacts, memory_maps
+from ifguide.study.analysis.document_map import map_path
 from ifguide.study.analysis.groups import SOURCE, Mentions, column_shares, group_shares, read_groups, split_documents
 from ifguide.study.freshness import inputs_of, settings_of
 from ifguide.study.lineage import Unit
@@ -282,6 +285,19 @@ def measure_size(cache: Path, n_tokens: int, browser: bool) -> None:
             print_row(size, *row)
 
 
+def measure_map(cache: Path) -> None:
+    """All rows of the map: documents of about 40 tokens at made-up places, in thirty heaps."""
+    from benchmarks.threshold_browser import map_rows
+
+    study, _ = write_study(cache, "map", 4_000_000, length=40)
+    draw, path = np.random.default_rng(0), map_path(study)
+    heaps = draw.normal(0, 40, (30, 2))[draw.integers(0, 30, study.corpus().n_documents)]
+    path.parent.mkdir()
+    np.save(path, (heaps + draw.normal(0, 6, heaps.shape)).astype(np.float32))
+    for row in map_rows(study.root):
+        print_row("4M", *row)
+
+
 MEASURES = {"build": measure_build, "saving": measure_saving, "releases": measure_releases, "groups": measure_groups}
 
 
@@ -292,6 +308,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder by default")
     parser.add_argument("--keep", action="store_true", help="do not remove the studies")
     parser.add_argument("--no-browser", action="store_true", help="leave out what needs Chromium")
+    parser.add_argument("--map", action="store_true", help="measure the map of documents alone")
     parser.add_argument("--measure", choices=tuple(MEASURES), help=argparse.SUPPRESS)
     parser.add_argument("--study", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -302,7 +319,9 @@ def main() -> None:
     print(f"NumPy {np.__version__}, {os.cpu_count()} CPUs; {cache if options.keep else 'nothing is kept'}\n")
     print("| tokens | what | measured | bar | measured / bar | held |\n|---|---|---|---|---|---|")
     try:
-        for n_tokens in options.tokens:
+        if options.map:
+            measure_map(cache)
+        for n_tokens in [] if options.map else options.tokens:
             measure_size(cache, int(n_tokens), not options.no_browser)
             if not options.keep:
                 shutil.rmtree(cache / f"synthetic-{int(n_tokens)}")

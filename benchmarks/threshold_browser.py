@@ -31,8 +31,8 @@ window.requestAnimationFrame = (work) => ask((time) => {
   if (window.dragging) window.work_ms.push(performance.now() - start);
 });
 window.addEventListener("pointerdown", () => { window.dragging = true; }, true);
-window.addEventListener("pointermove", (event) => {
-  if (!window.dragging) return;
+for (const kind of ["pointermove", "wheel"]) window.addEventListener(kind, (event) => {
+  if (kind === "pointermove" && !window.dragging) return;
   ask(() => {
     const channel = new MessageChannel();
     channel.port1.onmessage = () => window.frames_ms.push(performance.now() - event.timeStamp);
@@ -113,6 +113,77 @@ def browser_rows(root: Path, n_tokens: int) -> list[tuple[str, str, str, float]]
     ]
 
 
+MAP_FRAME, MAP_BOX = 33, 200
+N_TURNS, N_BOXES = 10, 20
+_LISTED = """(before) => new Promise((resolve) => {
+  const look = () => {
+    const text = document.querySelector('[data-testid="stMain"]').innerText.match(/–\\d+ of ([\\d,]+) documents/)?.[1];
+    if (text && text !== before) resolve([text, performance.now() - window.released]); else ask(look);
+  };
+  const ask = requestAnimationFrame;
+  look();
+})"""
+
+
+def map_rows(root: Path) -> list[tuple[str, str, str, float]]:
+    """Rows of the table for the map of a study that has one: frames of moving, zooming and of dragging the threshold
+    while the map lights up; from a box's release until its documents are listed; what a release sends."""
+    with launch_browser() as browser, serve_app(root.parent) as address:
+        page = _watched(browser.new_context(viewport={"width": 1440, "height": 1900}))
+        sent: list[int] = []
+        told = lambda message: sent.append(len(message) * (b"ifguide.map" in message))  # noqa: E731
+        page.on("websocket", lambda socket: socket.on("framereceived", told))
+        _open(page, f"{address}/threshold?study={root.name}&part=Map")
+        canvas = page.locator("canvas.points")
+        canvas.wait_for()
+        wait_until_still(page)
+        n_points, area, opened = int(canvas.get_attribute("data-drawn")), canvas.bounding_box(), sum(sent)
+        middle = area["x"] + area["width"] / 2, area["y"] + area["height"] / 2
+        frames, work = {}, {}
+        for what in ("moved", "zoomed", "lit while the threshold is dragged"):
+            page.evaluate("() => { window.frames_ms = []; window.work_ms = []; window.dragging = true; }")
+            sent.clear()
+            if what.startswith("lit"):
+                _drag(page, N_TURNS)
+            for turn in range(0 if what.startswith("lit") else N_TURNS):
+                page.mouse.move(*middle)
+                page.mouse.down() if what == "moved" else canvas.focus()
+                for part in np.linspace(0, 1, N_MOVES + 1)[1:]:
+                    if what == "moved":
+                        page.mouse.move(middle[0] + 300 * float(part) * (-1) ** turn, middle[1])
+                    else:
+                        page.mouse.wheel(0, 40 * (-1) ** turn)
+                page.mouse.up()
+            frames[what], work[what] = page.evaluate("window.frames_ms"), page.evaluate("window.work_ms")
+        released = sum(sent) / N_TURNS
+        draw, boxes, before = np.random.default_rng(0), [], ""
+        canvas.focus()
+        page.keyboard.press("0")
+        page.keyboard.down("Shift")
+        for _ in range(N_BOXES):
+            x, y = (area[at] + area[size] * draw.uniform(0.3, 0.5) for at, size in (("x", "width"), ("y", "height")))
+            page.mouse.move(x, y)
+            page.mouse.down()
+            page.mouse.move(x + draw.uniform(100, 600), y + draw.uniform(50, 200), steps=5)
+            page.mouse.up()
+            before, took = page.evaluate(_LISTED, before)
+            boxes.append(took)
+            wait_until_still(page)
+    rows, held = [], f"<= {MAP_FRAME} ms"
+    for what, values in frames.items():
+        p95, own = (float(np.quantile(times, 0.95)) for times in (values, work[what]))
+        told = (
+            f"map of {n_points:,} points, frame, {what}, p95 of {len(values):,} (median, most; the script's own, p95)"
+        )
+        times = f"{p95:.1f} ms ({np.median(values):.1f}, {max(values):.1f}; {own:.1f})"
+        rows.append((told, times, held, p95 / MAP_FRAME))
+    p95 = float(np.quantile(boxes, 0.95))
+    what = f"box released until its documents are listed, p95 of {N_BOXES} (median, most)"
+    rows.append((what, f"{p95:.0f} ms ({np.median(boxes):.0f}, {max(boxes):.0f})", f"<= {MAP_BOX} ms", p95 / MAP_BOX))
+    what = f"sent to the map on a release of the threshold, of {opened / 1e6:.2f} MB when it opened"
+    return [*rows, (what, f"{released / 1e6:.2f} MB", "<= 0.2 MB", released / 2e5)]
+
+
 def _watched(context):
     """A page that measures itself."""
     page = context.new_page()
@@ -128,12 +199,12 @@ def _open(page, address: str) -> float:
     return took
 
 
-def _drag(page) -> tuple[list[float], list[float], list[float]]:
+def _drag(page, n_gestures: int = N_GESTURES) -> tuple[list[float], list[float], list[float]]:
     """Milliseconds of every frame, of the script in every frame, and from every release to the exact result."""
     draw = np.random.default_rng(0)
     stack = page.locator(".stack").bounding_box()
     releases = []
-    for _ in range(N_GESTURES):
+    for _ in range(n_gestures):
         handle = page.locator(".handle").bounding_box()
         x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
         end = stack["x"] + stack["width"] * draw.uniform(0.12, 0.6)

@@ -257,13 +257,14 @@ def about(number: int, sure: str) -> str:
     return count(number) if sure == "exact" else f"≈ {count(number)}"
 
 
+@st.fragment
 def show_map(view: View) -> None:
     marked, what = view.exact.taken > 0, "selected tokens"
     if brushed := view.brushed():
         *_, what, documents = brushed
         marked = np.zeros(len(marked), dtype=bool)
         marked[documents["document"].to_numpy()] = True
-    places = map_panel.show_map(view.loaded, view.exact, marked, what)
+    places = map_panel.show_map(view.loaded, view.kind, view.exact, marked, what)
     if places is not None:
         show_documents(view, places)
 
@@ -298,9 +299,12 @@ def show_documents(view: View, boxed: np.ndarray | None = None) -> None:
             note = f"The diamonds below the distribution are the tokens of {plain(named)}."
         st.caption(note if title == PARTS[0] else f"{title}. {note}")
         empty = "No document has a token with such a score."
-        components.record_table(
+        picked = components.record_table(
             columns, lines, key="listed", label=title, chosen=named, pickable=True, compact=True, empty=empty
         )
+    if boxed is not None and picked is not None:
+        chosen_document(loaded)
+        st.rerun()  # the map is a fragment of its own, and the board marks the document's tokens
 
 
 def show_words(view: View) -> None:

@@ -52,6 +52,7 @@ def demo(
     with follow_run() as progress:
         study = build_live(model, progress) if model else build_demo(fresh=fresh, progress=progress)
         _explain_best(study, progress)
+        _draw_map(study, progress)
     return status(study.name)
 
 
@@ -76,6 +77,24 @@ def _explain_best(study: "Study", progress: "Progress") -> None:
         explain_top(study, TOP, progress)
     except Exception as error:
         progress.message(f"no explanations: {describe_error(error)}; try {command}")
+
+
+def _draw_map(study: "Study", progress: "Progress") -> None:
+    """Draw the map of documents for the app if all of them are laid out, which is less work than their scores; an error
+    is only a message."""
+    from ifguide.study.analysis.document_map import FEWEST, SAMPLE, STATES, draw_map, read_map
+
+    n_documents, command = study.corpus().n_documents, f"`ifguide map {study.name}`"
+    if read_map(study, STATES) is not None or n_documents < FEWEST:
+        return
+    if n_documents > SAMPLE:
+        progress.message(f"{command} draws the map of documents; with {n_documents:,} of them, a run does not")
+        return
+    progress.begin_stage("map", 0, 1)
+    try:
+        draw_map(study, progress)
+    except Exception as error:
+        progress.message(f"no map of documents: {describe_error(error)}; try {command}")
 
 
 _CORPUS = "A .jsonl, .csv, .tsv, .parquet or .txt file, a folder, or a hub data set."
@@ -222,7 +241,8 @@ def run(
     """Build all stages that are missing or out of date.
 
     The stages, in order: corpus, queries, model, factors, direction, scores, index, selection, documents, suppress,
-    evaluate. Without --until, the 20 best-ranked documents are then explained for the app, where that is quick.
+    evaluate. Without --until, the 20 best-ranked documents are then explained for the app, where that is quick, and the
+    map of at most 20,000 documents is drawn.
     """
     from ifguide.study.stage_table import STAGES
 
@@ -242,6 +262,8 @@ def run(
         run_study(study, until=until, force=force, progress=progress, unchecked=no_fit_check)
         if not until and not launched_together() and study.units("scores"):
             _explain_best(study, progress)
+        if not until and not launched_together() and study.units("model"):
+            _draw_map(study, progress)
     return status(name)
 
 

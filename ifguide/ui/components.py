@@ -27,7 +27,7 @@ _empty = st.components.v2.component("ifguide.empty", html="<span></span>")
 _record_table = _register("record_table")
 _completions = _register("completions")
 _likelihood = _register("likelihood", "numbers", "token_viewer")
-_map_keys = _register("map_keys")
+_map = _register("map")
 _present = _register("present", "present_slides")
 _share = _register("share")
 _threshold = _register(
@@ -56,9 +56,12 @@ def share(parameters: dict[str, str], *, key: str) -> None:
     _share(data={"parameters": parameters, "host": host}, key=key, width="content")
 
 
-def map_keys(*, key: str) -> int | None:
-    """A line below the map for choosing its points by keyboard; returns the document that was just opened, or None."""
-    return _map_keys(key=key, on_pick_change=_nothing).pick
+def document_map(part: str, data: dict):
+    """One of the parts of the map of documents, each of which is sent only when it changes; all come from
+    `ifguide.ui.threshold.map_panel`: the `places`, the `light` on them, and what is `told` of one. Returns what the
+    reader did: a `pick` of a point, `open` for a box to read, the `box` on the map, and the point that is `near`."""
+    acts = {f"on_{act}_change": _nothing for act in ("pick", "open", "box", "near")}
+    return _map(data=data | {"part": part, "veil": veiled()}, key=f"map_{part}", **acts)
 
 
 def present(data: dict, *, key: str, on_act: Callable[[], None]) -> None:

@@ -1,32 +1,38 @@
 """The map on the Threshold page: what it offers, what it draws, and what stands out on it."""
 
-import base64
-import json
-
 import numpy as np
 import pytest
 
 from ifguide.errors import InputError
+from ifguide.selection.verdicts import Target, VerdictLog
 from ifguide.study.analysis.document_map import in_boxes, map_path, name_clusters, read_map
 from ifguide.study.sharing.packed import pack_study, unpack_study
 from ifguide.study.stages.select import open_index
-from ifguide.ui import job_panel
+from ifguide.ui import components, job_panel
+from ifguide.ui.loaders import load_study
+from ifguide.ui.palette import COUNTERS, MORE_COLOURS, MUTED, TEACHES
 from ifguide.ui.threshold import map_panel
 from tests.app.conftest import shown_text
-from tests.app.fake_study import Content, fake_texts, write_map, write_study
+from tests.app.fake_study import Content, write_map, write_study
+
+THIRTY = {"tokens_above": 30, "window": 0, "max_tokens": 0}
 
 
-def drawn_documents(app) -> list[set[int]]:
-    """The numbers of the documents drawn small, and of those drawn large."""
-    traces = json.loads(app.get("plotly_chart")[0].proto.spec)["data"]
-    numbers = (np.frombuffer(base64.b64decode(trace["customdata"]["bdata"]), "<i4").reshape(-1, 3) for trace in traces)
-    return [set(rows[:, 0].tolist()) for rows in numbers]
+@pytest.fixture
+def parts(monkeypatch):
+    """What each part of the map was last drawn from."""
+    drawn: dict[str, dict] = {}
+    show = components.document_map
+    monkeypatch.setattr(
+        components, "document_map", lambda part, data: (drawn.update({part: data}), show(part, data))[1]
+    )
+    return drawn
 
 
-def test_it_is_drawn_by_a_job_and_not_in_a_study_that_is_only_read(open_app, tmp_path, monkeypatch):
+def test_it_is_drawn_by_a_job_and_not_in_a_study_that_is_only_read(open_app, tmp_path, monkeypatch, parts):
     study = write_study(tmp_path / "cache")
     app = open_app(tmp_path / "cache", "threshold", part="Map")
-    assert not app.error and not app.get("plotly_chart")
+    assert not app.error and not parts
     started = []
     monkeypatch.setattr(job_panel, "start", lambda root, arguments: started.append((root, arguments)))
     app.button(key="map_start").click().run()
@@ -38,39 +44,36 @@ def test_it_is_drawn_by_a_job_and_not_in_a_study_that_is_only_read(open_app, tmp
     write_map(study)
     unpack_study(pack_study(study, tmp_path / "fake.ifguide"), tmp_path / "theirs")
     app = open_app(tmp_path / "theirs", "threshold", part="Map", study=name)
-    assert "Map" in [tab.label for tab in app.tabs] and app.get("plotly_chart")
+    assert "Map" in [tab.label for tab in app.tabs] and set(parts) == {"places", "light", "told"}
 
 
-def test_documents_of_the_selection_or_of_the_brush_stand_out(open_app, tmp_path):
+def test_documents_of_the_selection_or_of_the_brush_stand_out_and_the_places_stay(open_app, tmp_path, parts):
     study = write_study(tmp_path / "cache")
     write_map(study)
     places = np.array(read_map(study))
     places[3] = np.nan
     np.save(map_path(study), places)
-    index, every = open_index(study, "own_loss"), set(range(study.corpus().n_documents)) - {3}
-    taken = np.flatnonzero(index.resolve({"tokens_above": 30, "window": 0, "max_tokens": 0}).taken).tolist()
-    inside = index.documents_in_range(-0.2, -0.1)["document"].to_pylist()
-    for address, expected, what in (
-        ({"above": "30"}, taken, "selected tokens"),
-        ({"above": "30", "low": "-0.2", "high": "-0.1"}, inside, "scores from −0.200 to −0.100"),
+    index, placed = open_index(study, "own_loss"), np.delete(np.arange(len(places)), 3)
+    taken = np.flatnonzero(index.resolve(THIRTY).taken).tolist()
+    inside, sent = index.documents_in_range(-0.2, -0.1)["document"].to_pylist(), []
+    for address, expected, what, live in (
+        ({"above": "30"}, taken, "selected tokens", True),
+        ({"above": "30", "low": "-0.2", "high": "-0.1"}, inside, "scores from −0.200 to −0.100", False),
     ):
         app = open_app(tmp_path / "cache", "threshold", part="Map", **address)
-        assert not app.error and f"Large: {len(expected)} documents with {what}." in shown_text(app)
-        large = set(expected) - {3}
-        assert 0 < len(large) < len(every) and drawn_documents(app) == [every - large, large]
-
-
-def test_of_a_large_corpus_some_of_each_kind_are_drawn_and_a_small_one_whole(monkeypatch):
-    monkeypatch.setattr(map_panel, "DRAWN_MOST", 100)
-    places, marked = np.zeros((1000, 2), dtype=np.float32), np.arange(1000) % 5 > 0
-    places[7] = np.nan
-    for mark, n_large in ((marked, 50), (~marked, 50), (marked & (np.arange(1000) < 40), 31), (marked | True, 100)):
-        small, large = map_panel.choose_drawn(places, mark)
-        assert [len(small), len(large)] == [100 - n_large, n_large]
-        assert not mark[small].any() and mark[large].all() and 7 not in {*small, *large}
-        assert map_panel.choose_drawn(places, mark)[0].tolist() == small.tolist()
-    small, large = map_panel.choose_drawn(places[:90], marked[:90])
-    assert sorted([*small, *large]) == [n for n in range(90) if n != 7]
+        light, drawn = parts["light"], sorted(set(expected) - {3})
+        assert not app.error and "Near points are similar" in shown_text(app)
+        assert light["lit"] == f"{len(drawn)} documents with {what}" and light["live"] is live
+        colours = light["table"]["colour"].to_numpy()
+        assert 0 < len(drawn) < len(placed) and placed[colours >= map_panel.LIT].tolist() == drawn
+        assert sum(count for *_, count in light["legend"]) == len(placed) == len(colours)
+        sent.append(parts["places"])
+    table = sent[0]["table"]
+    assert sent[0] is sent[1]
+    assert np.stack([table["x"], table["y"]], axis=1).tolist() == places[placed].tolist()
+    for above in (1, 30, 100):  # as the browser lights documents while the threshold is dragged
+        lit = index.resolve(THIRTY | {"tokens_above": above}).taken > 0
+        assert (table["best"].to_numpy() < above).tolist() == lit[placed].tolist()
 
 
 def test_a_box_holds_what_is_between_its_ends_in_any_order():
@@ -81,19 +84,25 @@ def test_a_box_holds_what_is_between_its_ends_in_any_order():
             in_boxes(places, wrong)
 
 
-def test_names_stay_text_and_colour_is_the_sum_that_the_list_shows(tmp_path):
-    row = {"id": "<a href='//x'>&amp;", "source": "forum", "text": "At home, you idiot.", "spans": []}
-    corpus = (study := write_study(tmp_path / "cache", content=Content(documents=[*fake_texts(), row]))).corpus()
-    found = open_index(study, "own_loss").resolve({"tokens_above": 30, "window": 0, "max_tokens": 0})
-    places, part = np.zeros((corpus.n_documents, 2)), np.array([corpus.index_of("<a href='//x'>&amp;"), 0])
-    figure = map_panel.map_figure(corpus, found, places, [part[:0], part])
-    assert figure.data[1].text[0].startswith("&lt;a href='//x'&gt;&amp;amp; · ")
-    assert figure.data[1].marker.color.tolist() == found.ranking.sum_above[part].astype(np.float32).tolist()
-    ranks = [found.ranking.order.tolist().index(n) + 1 for n in part]
-    assert figure.data[1].customdata.tolist() == [[n, r, found.taken[n]] for n, r in zip(part, ranks, strict=True)]
+def test_colours_say_the_sum_the_source_or_the_verdict(tmp_path, monkeypatch):
+    study = write_study(tmp_path / "cache")
+    monkeypatch.setenv("IFGUIDE_CACHE", str(tmp_path / "cache"))
+    loaded, corpus, exact = load_study("fake"), study.corpus(), open_index(study, "own_loss").resolve(THIRTY)
+    colours, legend = map_panel.colour_documents(loaded, exact, "score")
+    sums = exact.ranking.sum_above
+    assert ((colours == 0) == (sums <= 0)).all() and legend[0] == ("none", MUTED) and legend[-1][1] == TEACHES
+    assert (np.diff(colours[np.argsort(sums)].astype(int)) >= 0).all() and set(colours) <= set(range(len(legend)))
+    colours, legend = map_panel.colour_documents(loaded, exact, "source")
+    assert [legend[colour][0] for colour in colours] == corpus.column("source").to_pylist()
+    log = VerdictLog(study.root)
+    for document, verdict in ((4, "toxic"), (5, "fine"), (6, "unsure")):
+        log.decide(Target(corpus.document(document).id), verdict)
+    colours, legend = map_panel.colour_documents(loaded, exact, "verdict")
+    assert [legend[colours[document]][1] for document in (3, 4, 5, 6)] == [MUTED, TEACHES, COUNTERS, MORE_COLOURS[1]]
+    assert (colours > 0).sum() == 3
 
 
-def test_clusters_are_named_by_their_own_words_and_offensive_ones_are_blocks(open_app, tmp_path):
+def test_clusters_are_named_by_their_own_words_and_offensive_ones_are_blocks(open_app, tmp_path, parts):
     topics = ["apples", "rivers", "engines", "violins", "glaciers", "lanterns", "idiot", "saddles"]
     rows = [{"id": f"d{n}", "source": "a", "text": f"people like {topics[n % 8]}", "spans": []} for n in range(80)]
     study = write_study(tmp_path / "cache", content=Content(documents=rows))
@@ -104,9 +113,8 @@ def test_clusters_are_named_by_their_own_words_and_offensive_ones_are_blocks(ope
     expected = [(n % 4 * 100, n // 4 * 100, [topic]) for n, topic in enumerate(topics)]
     assert sorted(name_clusters(study, places)) == sorted(expected)
     app = open_app(tmp_path / "cache", "threshold", part="Map")
-    labels = lambda: [one["text"] for one in json.loads(chart()).get("layout", {}).get("annotations", [])]  # noqa: E731
-    chart = lambda: app.get("plotly_chart")[0].proto.spec  # noqa: E731
-    assert labels() == []  # all text is hidden
-    app.session_state["veil"] = "words"
-    app.run()
-    assert not app.error and {*labels()} == {*topics} - {"idiot"} | {"█████"}
+    for hidden, offensive in (("all", "█████"), ("words", "█████"), ("none", "idiot")):
+        app.session_state["veil"] = hidden
+        app.run()
+        assert not app.error
+        assert {name for *_, name in parts["places"]["names"]} == {*topics} - {"idiot"} | {offensive}

@@ -12,10 +12,19 @@ from tests.browser.running_app import visit, wait_until_still
 pytestmark = needs_browser
 
 
-def open_map(page, address: str) -> None:
-    page.set_viewport_size({"width": 1280, "height": 1000})
+def open_map(page, address: str) -> dict:
+    """Open the map of 62 documents, all drawn; returns where its canvas is."""
+    page.set_viewport_size({"width": 1280, "height": 2200})
     visit(page, address, "threshold?part=Map&above=60")
-    page.locator(".status").filter(has_text="Exact result").wait_for()
+    page.locator("canvas.points[data-drawn='62']").wait_for()
+    return page.locator("canvas.points").bounding_box()
+
+
+def at(area: dict, place: np.ndarray, places: np.ndarray, zoom: float = 1) -> tuple[float, float]:
+    """Where a place of the map is on the screen when all of it is shown, or with a zoom around its middle."""
+    low, high = places.min(axis=0), places.max(axis=0)
+    x, y = zoom * (place - (low + high) / 2) / (high - low) * (0.94, -0.9)
+    return area["x"] + area["width"] * (0.5 + float(x)), area["y"] + area["height"] * (0.5 + float(y))
 
 
 def named(page, name: str) -> str:
@@ -23,64 +32,88 @@ def named(page, name: str) -> str:
     return re.search(rf"[?&]{name}=([^&]+)", page.url)[1]
 
 
-def test_a_point_of_the_map_opens_its_document_and_a_box_lists_what_is_inside(page, address, cache):
-    open_map(page, address)
-    point = page.locator(".stPlotlyChart .trace").last.locator(".point").first
-    point.hover(force=True)
-    said = page.locator(".hoverlayer .hovertext")
-    said.wait_for()
-    document = re.match(r"[\w-]+", said.text_content())[0]
-    point.click(force=True)
+def drag(page, start, end, *, shift: bool = False) -> None:
+    if shift:
+        page.keyboard.down("Shift")
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(*end, steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+
+
+def test_a_point_tells_of_its_document_and_opens_it_and_a_box_lists_what_is_inside(page, address, cache):
+    study, area = Study.open("fake", cache), open_map(page, address)
+    places, corpus = np.array(read_map(study)), study.corpus()
+    page.mouse.move(*at(area, places[7], places))
+    tip = page.locator(".tip")
+    tip.filter(has_text=corpus.document(7).id).wait_for()
+    assert tip.locator(".runs.veil").count() == 1  # all text is hidden
+    page.mouse.click(*at(area, places[7], places))
     page.wait_for_url("**/documents?*")
-    assert named(page, "doc") == document
+    assert named(page, "doc") == corpus.document(7).id
+    wait_until_still(page)
     page.go_back()
     wait_until_still(page)
     assert named(page, "part") == "Map"
-    page.locator('[data-val="select"]').click()
-    area = page.locator(".nsewdrag").bounding_box()
-    page.mouse.move(area["x"] + 5, area["y"] + 5)
-    page.mouse.down()
-    page.mouse.move(area["x"] + area["width"] - 5, area["y"] + area["height"] - 5, steps=4)
-    page.mouse.up()
-    page.get_by_text("Documents in the box").wait_for()
-    wait_until_still(page)
-    n_documents = Study.open("fake", cache).corpus().n_documents
-    assert f"of {n_documents} documents" in page.get_by_test_id("stMain").inner_text()
+    area, middle = page.locator("canvas.points").bounding_box(), np.median(places, axis=0)
+    drag(page, (area["x"] + 3, area["y"] + area["height"] - 3), at(area, middle, places), shift=True)
+    inside = int((places < middle).all(axis=1).sum())
+    page.get_by_text(f"{inside} documents in the box").wait_for()
+    page.get_by_text(f"of {inside} documents").wait_for()
     page.get_by_role("link", name="Open the box in Documents").click()
-    chip = page.get_by_role("button", name="in a box of the map")
-    chip.wait_for()
+    page.get_by_role("button", name="in a box of the map").wait_for()
     wait_until_still(page)
-    assert page.get_by_text(f"{n_documents} of {n_documents}").is_visible() and "box=" in page.url
+    assert page.get_by_text(f"{inside} of 62").is_visible() and "box=" in page.url
 
 
-def test_arrow_keys_go_from_point_to_point_of_the_map_and_enter_opens_one(page, address, cache):
-    study = Study.open("fake", cache)
-    open_map(page, address)
-    places, keys, ring = np.array(read_map(study)), page.get_by_role("application"), page.locator(".ring")
-    assert keys.inner_text().startswith("Arrow keys") and not ring.is_visible()
-    keys.focus()
+def test_the_view_stays_while_a_new_threshold_lights_other_documents_and_sends_no_map(page, address, cache):
+    sent: list = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda message: sent.append(str(message))))
+    area, places = open_map(page, address), np.array(read_map(Study.open("fake", cache)))
+    legend, canvas = page.locator(".legend").last, page.locator("canvas.points")
+    picture = lambda: canvas.evaluate("canvas => canvas.toDataURL()")  # noqa: E731
+    canvas.focus()
+    for _ in range(2):
+        page.keyboard.press("+")
+    page.keyboard.press("Escape")
+    wait_until_still(page)
+    before, lit = picture(), legend.inner_text()
+    sent.clear()
+    handle = page.locator(".handle").bounding_box()
+    page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(handle["x"] + 150, handle["y"] + 20, steps=4)
+    page.wait_for_timeout(100)
+    dragged = picture()
+    assert dragged != before and legend.inner_text() == lit and sent == []  # lit here, without the server
+    page.mouse.up()
+    page.locator(".status").filter(has_text="Exact result").wait_for()
+    wait_until_still(page)
+    assert legend.inner_text() != lit and not any("map_places" in message and "best" in message for message in sent)
+    middle = (places.min(axis=0) + places.max(axis=0)) / 2
+    near = int(np.argmin(np.abs((places - middle) / np.ptp(places, axis=0)).max(axis=1)))
+    page.mouse.move(*at(area, places[near], places, zoom=1.5**2))
+    page.locator(".tip").filter(has_text=Study.open("fake", cache).corpus().document(near).id).wait_for()
 
-    def press(key: str) -> int:
-        """The document of the point that the key leads to; the ring is around it."""
-        page.keyboard.press(key)
-        document = study.corpus().index_of(keys.inner_text().partition(" · ")[0])
-        area, box = page.locator(".nsewdrag").bounding_box(), ring.bounding_box()
-        at = (box["x"] + box["width"] / 2 - area["x"]) / area["width"]
-        seen.append((document, at, box["y"]))
-        return document
 
-    seen: list = []
-    first, right = press("ArrowDown"), press("ArrowRight")
-    assert places[right, 0] > places[first, 0]
-    assert seen[1][1] > seen[0][1]
-    left = press("ArrowLeft")
-    assert places[left, 0] < places[right, 0]
-    for _ in range(40):
-        top = press("ArrowUp")
-    assert top == press("ArrowUp") and places[top, 1] >= places[left, 1]
+def test_keys_move_and_zoom_the_map_and_enter_opens_what_it_shows(page, address, cache):
+    area, places = open_map(page, address), np.array(read_map(Study.open("fake", cache)))
+    canvas = page.locator("canvas.points")
+    assert canvas.get_attribute("aria-label").startswith("Map of 62 documents. Large: ")
+    canvas.focus()
+    for _ in range(3):
+        page.keyboard.press("+")
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     page.wait_for_url("**/documents?*")
-    assert named(page, "doc") == study.corpus().document(top).id
+    low, high = places.min(axis=0), places.max(axis=0)
+    reach = (high - low) / (0.94, 0.9) / 1.5**3 / 2
+    middle = (low + high) / 2 + (4 * 2 * reach[0] / 10, 0)
+    shown = int((np.abs(places - middle) <= reach).all(axis=1).sum())
+    page.get_by_text(f"{shown} of 62").wait_for()
+    assert 0 < shown < 62 and area["width"] > 800
 
 
 def test_more_like_a_document_are_listed_nearest_first_until_the_chip_is_removed(page, address, cache):

@@ -1,10 +1,13 @@
 """The map of documents: means of hidden states, always the same places, of one corpus and one model."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from ifguide.cli.build import _draw_map
 from ifguide.cli.main import app
 from ifguide.errors import InputError, StaleError
 from ifguide.study.analysis import document_map, meaning
@@ -151,3 +154,19 @@ def test_the_command_says_how_many_are_on_it_and_draws_once(study, monkeypatch):
     assert "12 of 13 documents are on the map" in first
     monkeypatch.setattr(document_map, "draw_map", None)
     assert run() == first.splitlines(keepends=True)[-1]
+
+
+def test_a_run_draws_the_map_of_as_many_documents_as_are_laid_out(study, monkeypatch):
+    messages: list[str] = []
+    progress = SimpleNamespace(message=messages.append, begin_stage=lambda *_: None, report=lambda *_: None)
+    for suffix in (".npy", document_map.STATES):
+        document_map.map_path(study).with_suffix(suffix).unlink(missing_ok=True)
+    monkeypatch.setattr(document_map, "SAMPLE", len(DOCUMENTS))
+    _draw_map(study, progress)
+    assert document_map.read_map(study) is None and "`ifguide map real` draws the map" in messages[-1]
+    monkeypatch.setattr(document_map, "SAMPLE", len(DOCUMENTS) + 1)
+    _draw_map(study, progress)
+    assert document_map.read_map(study).shape == (len(DOCUMENTS) + 1, 2)
+    monkeypatch.setattr(document_map, "draw_map", None)
+    _draw_map(study, progress)  # it is there
+    assert len(messages) == 2

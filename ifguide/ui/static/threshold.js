@@ -135,6 +135,7 @@ function makeBoard(root) {
     const now = exact ? data.exact : board.preview.at(shown);
     board.now = now;
     root.classList.toggle("preview", !exact);
+    window.dispatchEvent(new CustomEvent("ifguide-threshold", { detail: exact ? null : shown.above })); // the map lights up
     const x = board.scale.x(now.threshold);
     line.style.transform = `translateX(${fixed(x)}px)`;
     clip.style.clipPath = `inset(0 0 0 ${fixed(Math.max(0, x))}px)`;

@@ -1,29 +1,33 @@
-"""The map of documents, which places similar ones near each other and colours them by influence."""
+"""The map of documents, which places similar ones near each other and colours them by influence, source or verdict."""
 
-import html
+import contextlib
 
 import numpy as np
-import plotly.graph_objects as go
 import pyarrow as pa
 import streamlit as st
 
-from ifguide.data.corpus import TokenizedCorpus
+from ifguide.errors import InputError
 from ifguide.selection.index import Resolved
-from ifguide.study.analysis.document_map import SAMPLE, in_boxes, name_clusters, read_map
+from ifguide.selection.verdicts import VERDICTS
+from ifguide.study.analysis.document_map import SAMPLE, in_boxes, map_path, name_clusters, read_map
+from ifguide.study.analysis.groups import SOURCE
 from ifguide.ui import components, job_panel, layout, veil
-from ifguide.ui.chart_style import calm
-from ifguide.ui.format import count, count_of
+from ifguide.ui.documents.loaders import open_log, reviewer
+from ifguide.ui.format import count, count_of, score
 from ifguide.ui.loaders import Loaded, remembered
-from ifguide.ui.palette import MUTED, TEACHES
+from ifguide.ui.palette import COUNTERS, MORE_COLOURS, MUTED, TEACHES
+from ifguide.ui.threshold.tables import ranked_rows
 
-DRAWN_MOST = 30_000
-"""Most points sent to the browser: more would cover each other, and every new threshold sends them again."""
-WITHOUT_WEBGL = 3_000
-"""Up to this many points are drawn without WebGL, which not every browser has."""
-CONFIG = {"displayModeBar": True, "modeBarButtonsToRemove": ["toImage", "autoScale2d", "zoom2d"]}
+COLOURS = {"score": "Score", "source": "Source", "verdict": "Verdict"}
+STEPS = 4
+"""Colours of documents with a sum of scores above the threshold."""
+LIT = 128
+"""Added to the colour of a document that stands out."""
+LIVE_UP_TO = 5_000_000
+"""With more tokens in the highest tenth, documents light up on release only."""
 
 
-def show_map(loaded: Loaded, exact: Resolved, marked: np.ndarray, what: str) -> np.ndarray | None:
+def show_map(loaded: Loaded, kind: str, exact: Resolved, marked: np.ndarray, what: str) -> np.ndarray | None:
     """Draw the map, or offer to compute it; a click on a point opens its document. Documents that are `marked`,
     bool (D,), stand out: they have `what`, such as `selected tokens`. Returns the places in the rank list, ascending,
     of the documents in the box that the reader drew; None without a box."""
@@ -32,91 +36,99 @@ def show_map(loaded: Loaded, exact: Resolved, marked: np.ndarray, what: str) -> 
         note = "Shows every document as a point, near documents that are similar to the base model. Takes minutes."
         job_panel.offer_map(loaded.study.root, note)
         return None
-    parts = choose_drawn(places, marked)
-    figure = map_figure(loaded.corpus(), exact, places, parts)
-    if components.veiled() != "all":
-        figure.update_layout(annotations=[_label(*name) for name in _name_clusters(loaded, bool(components.veiled()))])
-    _explain(f"{count_of(marked.sum(), 'document')} with {what}", places, sum(map(len, parts)))
-    alt = "Map of documents. The tab Affected documents lists those that stand out."
-    chart = st.plotly_chart(
-        figure, key="map", on_select="rerun", selection_mode=("points", "box"), config=CONFIG, alt=alt
-    )
-    chosen = chart["selection"]
-    opened = components.map_keys(key="map_keys")
-    if opened is None and chosen["box"]:
-        boxes = ";".join(",".join(f"{end:.7g}" for end in (*box["x"], *box["y"])) for box in chosen["box"])
-        query, icon = {"study": loaded.name, "box": boxes}, ":material/article:"
-        st.page_link("pages/documents.py", label="Open the box in Documents", icon=icon, query_params=query)
-        return np.flatnonzero(in_boxes(places, boxes)[exact.ranking.order])
-    if opened is None and chosen["points"]:
-        opened = chosen["points"][0]["customdata"]["0"]
-    if opened is not None:
-        layout.open_document(loaded, loaded.corpus().document(int(opened)).id)
-    return None
+    placed = np.flatnonzero(np.isfinite(places[:, 0]))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        by = layout.switch("Colour by", COLOURS, key="colour", default="score")
+        st.caption(_explain(len(placed)), width="stretch")
+    with st.container(gap=None):
+        points = places_payload(loaded, kind, bool(components.veiled()))
+        acts = components.document_map("places", points)
+        colours, legend = colour_documents(loaded, exact, by)
+        shades = (colours + np.uint8(LIT) * marked)[placed]
+        counts = np.bincount(colours[placed], minlength=len(legend)).tolist()
+        live = np.array_equal(marked, exact.taken > 0)  # not where scores are brushed
+        light = {
+            "table": pa.table({"colour": shades}),
+            "legend": [[*row, n] for row, n in zip(legend, counts, strict=True)],
+        }
+        titles = {"score": "Sum of scores above the threshold", "source": "Source", "verdict": "Verdict"}
+        light |= {"title": titles[by], "lit": f"{count_of(marked[placed].sum(), 'document')} with {what}", "live": live}
+        components.document_map("light", light)
+        _tell(loaded, kind, exact, placed)
+    if acts.pick is not None and 0 <= int(acts.pick) < len(placed):
+        layout.open_document(loaded, loaded.corpus().document(int(placed[int(acts.pick)])).id)
+    if acts.open:
+        st.switch_page("pages/documents.py", query_params={"study": loaded.name, "box": acts.open})
+    if not (box := acts.box) or box["id"] != points["id"]:
+        return None
+    query, icon = {"study": loaded.name, "box": box["ends"]}, ":material/article:"
+    st.page_link("pages/documents.py", label="Open the box in Documents", icon=icon, query_params=query)
+    return np.flatnonzero(in_boxes(places, box["ends"])[exact.ranking.order])
+
+
+def _explain(n_placed: int) -> str:
+    sentence = "Near points are similar to the base model; distances between groups mean little. Click one to read it."
+    if n_placed > SAMPLE:
+        sentence += f" {count(SAMPLE)} documents were laid out; the others are beside their nearest neighbours."
+    return sentence
 
 
 @remembered(4)
-def _name_clusters(loaded: Loaded, veiled: bool) -> list[tuple[float, float, str]]:
-    places, hidden = read_map(loaded.study), veil.study_words(loaded.study) if veiled else None
-    named = [] if places is None else name_clusters(loaded.study, places)
-    return [
-        (x, y, " · ".join(w for word in words for w in veil.veil_pieces([word], np.zeros(1, dtype=bool), hidden)))
-        for x, y, words in named
+def places_payload(loaded: Loaded, kind: str, veiled: bool) -> dict:
+    """What a new threshold does not change: of the placed documents their places and the rank of their highest token,
+    from 0, and the names of groups, with blocks for offensive words while text is `veiled`."""
+    places, index = read_map(loaded.study), loaded.index(kind)
+    assert places is not None
+    placed = np.flatnonzero(np.isfinite(places[:, 0]))
+    best = np.full(len(places), np.iinfo(np.int32).max, dtype=np.int32)
+    if index.n_tail <= LIVE_UP_TO:
+        ranks = np.arange(index.n_tail)[::-1]
+        best[np.searchsorted(loaded.corpus().offsets, index.places_at(ranks), side="right") - 1] = ranks
+    x, y = places[placed].T
+    hidden = veil.study_words(loaded.study) if veiled else None
+    names = [
+        [at_x, at_y, " · ".join(veil.veil_pieces([word], np.zeros(1, bool), hidden)[0] for word in words)]
+        for at_x, at_y, words in name_clusters(loaded.study, places)
     ]
+    ends = [float(end) for axis in (x, y) for end in (axis.min(), axis.max())] if len(placed) else [0, 1, 0, 1]
+    table = pa.table({"x": x, "y": y, "best": best[placed]})
+    return {"id": f"{loaded.name} {map_path(loaded.study).stem}", "table": table, "names": names, "ends": ends}
 
 
-def _label(x: float, y: float, text: str) -> dict:
-    """The name of a cluster, which Plotly would otherwise read as markup."""
-    return {"x": x, "y": y, "text": html.escape(text), "showarrow": False, "font": {"size": 12}}
-
-
-def _explain(marked: str, places: np.ndarray, n_drawn: int) -> None:
-    n_placed = int(np.isfinite(places[:, 0]).sum())
-    sentences = [
-        f"Large: {marked}. Near points are similar to the base model; distances between groups mean little.",
-        "Click a point to read its document. The tool in the corner draws a box and lists the documents in it.",
-    ]
-    if components.veiled() != "all":
-        sentences.append("The words on a group are in more of its documents than elsewhere.")
-    if n_placed > SAMPLE:
-        sentences.append(f"{count(SAMPLE)} documents were laid out; the others are beside their nearest neighbours.")
-    if n_drawn < n_placed:
-        sentences.append(f"{count(n_drawn)} of {count(n_placed)} points are drawn, some of each kind; a box finds all.")
-    st.caption(" ".join(sentences))
-
-
-def choose_drawn(places: np.ndarray, marked: np.ndarray) -> list[np.ndarray]:
-    """Documents drawn small, and marked ones drawn large: at most `DRAWN_MOST`, chosen at random with a fixed seed."""
-    placed = np.random.default_rng(0).permutation(np.flatnonzero(np.isfinite(places[:, 0])))
-    small, large = placed[~marked[placed]], placed[marked[placed]]
-    large = large[: max(DRAWN_MOST // 2, DRAWN_MOST - len(small))]
-    return [small[: DRAWN_MOST - len(large)], large]
-
-
-def map_figure(corpus: TokenizedCorpus, exact: Resolved, places: np.ndarray, parts: list[np.ndarray]) -> go.Figure:
-    """The map of two parts of the documents, drawn small and large."""
-    rank = np.empty(corpus.n_documents, dtype=np.int64)
-    rank[exact.ranking.order] = np.arange(1, corpus.n_documents + 1)
+def colour_documents(loaded: Loaded, exact: Resolved, by: str) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """The colour of each document, uint8 (D,), as a place in the legend: labels and colours."""
+    if by == "source":
+        names, of = loaded.split(SOURCE)
+        shown = [*zip(names, MORE_COLOURS, strict=False), ("other sources", MUTED)]
+        return np.minimum(of, len(shown) - 1).astype(np.uint8), shown
+    if by == "verdict":
+        colours, corpus = np.zeros(len(exact.taken), dtype=np.uint8), loaded.corpus()
+        for id, verdict in open_log(str(loaded.study.root)).of_documents(reviewer()).items():
+            with contextlib.suppress(InputError):  # of an earlier corpus
+                colours[corpus.index_of(id)] = 1 + VERDICTS.index(verdict)
+        return colours, [("none", MUTED), *zip(VERDICTS, (TEACHES, COUNTERS, MORE_COLOURS[1]), strict=True)]
     sums = exact.ranking.sum_above
     top = float(np.quantile(sums[sums > 0], 0.95)) if (sums > 0).any() else 1.0
-    figure = go.Figure()
-    many = sum(map(len, parts)) > WITHOUT_WEBGL
-    scatter = go.Scattergl if many else go.Scatter
-    for part, size, opacity in zip(parts, (3, 6) if many else (5, 10), (0.45, 0.9), strict=True):
-        names = zip(*(corpus.column(key).take(pa.array(part)).to_pylist() for key in ("id", "source")), strict=True)
-        colour = sums[part].astype(np.float32)
-        figure.add_trace(
-            scatter(
-                x=places[part, 0],
-                y=places[part, 1],
-                mode="markers",
-                marker={"size": size, "opacity": opacity, "color": colour, "coloraxis": "coloraxis"},
-                text=[html.escape(" · ".join(filter(None, name))[:100], quote=False) for name in names],
-                customdata=np.stack([part, rank[part], exact.taken[part]], axis=1).astype(np.int32),
-                hovertemplate="%{text}<br>rank %{customdata[1]:,}, selected tokens: %{customdata[2]:,}<extra></extra>",
-            )
-        )
-    bar = {"title": {"text": "Sum above<br>the threshold"}, "thickness": 8, "len": 0.7, "nticks": 4}
-    axis = {"colorscale": [[0, MUTED], [1, TEACHES]], "cmin": 0, "cmax": top, "colorbar": bar}
-    figure.update_xaxes(visible=False).update_yaxes(visible=False)
-    return calm(figure, height=480).update_layout(dragmode="pan", showlegend=False, coloraxis=axis)
+    edges = top * np.arange(1, STEPS) / STEPS
+    labels = [*(f"up to {score(edge)}" for edge in edges), f"above {score(edges[-1])}"]
+    shades = [_mix(MUTED, TEACHES, (step + 1) / STEPS) for step in range(STEPS)]
+    steps = np.where(sums > 0, 1 + np.searchsorted(edges, sums), 0)
+    return steps.astype(np.uint8), [("none", MUTED), *zip(labels, shades, strict=True)]
+
+
+def _mix(start: str, end: str, share: float) -> str:
+    pairs = ((int(start[i : i + 2], 16), int(end[i : i + 2], 16)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
+
+
+@st.fragment
+def _tell(loaded: Loaded, kind: str, exact: Resolved, placed: np.ndarray) -> None:
+    """The document that the reader points at, beside its point."""
+    row, told = (st.session_state.get("map_told") or {}).get("near"), {}
+    if isinstance(row, int) and 0 <= row < len(placed):
+        place = np.flatnonzero(exact.ranking.order == placed[row])
+        (line,) = ranked_rows(loaded.corpus(), loaded.scores(kind), exact, place)
+        rank, id, source, _, total, n_selected, runs = line["cells"]
+        facts = f"rank {rank} · sum {total[0]} · selected tokens: {n_selected}"
+        told = {"row": row, "title": " · ".join(filter(None, (id, source)))[:100], "facts": facts, "runs": runs}
+    components.document_map("told", told)
