@@ -140,20 +140,23 @@ def map_rows(root: Path) -> list[tuple[str, str, str, float]]:
         n_points, area, opened = int(canvas.get_attribute("data-drawn")), canvas.bounding_box(), sum(sent)
         middle = area["x"] + area["width"] / 2, area["y"] + area["height"] / 2
         frames, work = {}, {}
-        for what in ("moved", "zoomed", "lit while the threshold is dragged"):
-            page.evaluate("() => { window.frames_ms = []; window.work_ms = []; window.dragging = true; }")
+        for what in ("pointer beside the map", "moved", "zoomed", "lit while the threshold is dragged"):
+            page.evaluate("() => { window.frames_ms = []; window.work_ms = [0]; window.dragging = true; }")
             sent.clear()
             if what.startswith("lit"):
                 _drag(page, N_TURNS)
             for turn in range(0 if what.startswith("lit") else N_TURNS):
-                page.mouse.move(*middle)
+                x, y = (400, 20) if what.startswith("pointer") else middle
+                page.mouse.move(x, y)
                 page.mouse.down() if what == "moved" else canvas.focus()
                 for part in np.linspace(0, 1, N_MOVES + 1)[1:]:
-                    if what == "moved":
-                        page.mouse.move(middle[0] + 300 * float(part) * (-1) ** turn, middle[1])
+                    if what == "zoomed":  # a wheel does not wait for the picture, so the pace is set here
+                        page.mouse.wheel(0, 20 * (-1) ** turn)
+                        page.evaluate("() => new Promise(requestAnimationFrame)")
                     else:
-                        page.mouse.wheel(0, 40 * (-1) ** turn)
-                page.mouse.up()
+                        page.mouse.move(x + 300 * float(part) * (-1) ** turn, y)
+                if what == "moved":
+                    page.mouse.up()
             frames[what], work[what] = page.evaluate("window.frames_ms"), page.evaluate("window.work_ms")
         released = sum(sent) / N_TURNS
         draw, boxes, before = np.random.default_rng(0), [], ""

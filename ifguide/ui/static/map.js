@@ -23,13 +23,13 @@ function pixelOf(context, colour) {
   return (0xff000000 | (b << 16) | (g << 8) | r) >>> 0;
 }
 
-// A disc: each pixel's place from its middle in a picture of some width, and how much of it is covered, up to 256.
+// A disc: each pixel's place from its middle in a picture of some width, and how much of it is covered, up to 256. Paler ones are left out.
 function makeDisc(radius, width, strength) {
   const reach = Math.ceil(radius), offsets = [], covers = [];
   for (let y = -reach; y <= reach; y += 1) {
     for (let x = -reach; x <= reach; x += 1) {
       const cover = Math.round(256 * strength * Math.max(0, Math.min(1, radius + 0.5 - Math.hypot(x, y))));
-      if (cover) { offsets.push(y * width + x); covers.push(cover); }
+      if (cover > 16) { offsets.push(y * width + x); covers.push(cover); }
     }
   }
   return { reach, offsets: Int32Array.from(offsets), covers: Int32Array.from(covers) };
