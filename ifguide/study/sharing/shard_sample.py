@@ -104,8 +104,8 @@ class Sketch:
         estimate, the fewest and the most. They are the same among the highest scores and at a bin's end."""
         counts = _count_above(self.tokens, thresholds)
         exact = len(self.highest) - np.searchsorted(self.highest.astype(np.float64), thresholds, side="right")
-        known = thresholds >= self.highest[0] if len(self.highest) < self.n_valid else np.ones(len(thresholds), bool)
-        return np.where(known, exact, counts)
+        kept = thresholds >= self.highest[0] if len(self.highest) < self.n_valid else np.ones(len(thresholds), bool)
+        return np.where(kept, exact, counts)
 
     def documents_above(self, thresholds: np.ndarray) -> np.ndarray:
         """The same for documents with such a token."""
@@ -168,12 +168,12 @@ class _Sampler(ScoreShards):
 
     def read(self, file: Path) -> Iterator[Part]:
         for part in super().read(file):
-            self._look(part, file.relative_to(self._folder).as_posix())
+            self._add(part, file.relative_to(self._folder).as_posix())
             yield part
         self._n_read += 1
         self._report(self._n_read, len(self.files))
 
-    def _look(self, part: Part, source: str) -> None:
+    def _add(self, part: Part, source: str) -> None:
         values = np.where(part.valid, part.scores[0] + np.float32(0), -np.inf).astype(np.float32)
         self._high.append(values[values > self._least])
         if sum(map(len, self._high)) > 2 * EXACT:
