@@ -72,7 +72,6 @@ class Reader extends ReaderFrame {
   stop() {
     document.removeEventListener("keydown", this.onKey);
     clearTimeout(this.timer);
-    this.viewer.leave();
   }
 
   // ---- what comes from the server ----
