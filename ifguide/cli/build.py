@@ -170,7 +170,7 @@ def open_scores(
     negate: Annotated[bool | None, Option("--negate/--no-negate", help=_NEGATE)] = None,
     scored_by: Annotated[str | None, Option("--from", metavar="STUDY", help=_FROM)] = None,
 ) -> Answer:
-    """Open scores of bergson, kronfluence or our own shards, to read and select.
+    """Open scores of bergson, kronfluence or our shards.
 
     Makes a study of the data set that was scored. It has no model: select tokens in it and export them. Of Parquet
     shards, as a datatrove pipeline writes them, it holds a sample of the documents and a sketch of all.

@@ -21,10 +21,12 @@ def check_line(answer) -> None:
 def check_whole_again(cache, undisturbed) -> None:
     again = run_command(cache, "run", NAME)
     assert again.code == 0, again.err
-    found = contents(Study.open(NAME, cache))
-    explained = {name for name in found if name.startswith("explanations/")}  # of the best documents, which end a run
-    assert len(explained) == min(TOP, undisturbed.corpus().n_documents)
-    assert {name: found[name] for name in found.keys() - explained} == contents(undisturbed)
+    built = contents(Study.open(NAME, cache))
+    last = {  # what ends a run: explanations of the best documents, and the map
+        start: {name for name in built if name.startswith(start)} for start in ("explanations/", "map/")
+    }
+    assert len(last["explanations/"]) == min(TOP, undisturbed.corpus().n_documents) and len(last["map/"]) == 3
+    assert {name: built[name] for name in built.keys() - set().union(*last.values())} == contents(undisturbed)
 
 
 MOMENTS = [{"full_after": after} for after in sorted(random.Random(7).sample(range(60), 12))]
