@@ -138,32 +138,32 @@ def print_meaning(rewrites: Path, name: str) -> None:
     queries, documents = (read_states(model, ids) for ids in encoded)  # (2 PAIRS, L, H)
     n_layers = queries.shape[1] - 1
 
-    def found(layer: int, n_components: int, part: slice) -> np.ndarray:
+    def places(layer: int, n_components: int, part: slice) -> np.ndarray:
         whitening = fit_whitening(documents[part, layer], n_components)
         return ranks(*(whiten(means[part, layer], whitening) for means in (queries, documents)))
 
     print(f"recall@1 / @10 of {PAIRS} to choose by\n| layer | as it is | " + " | ".join(map(str, TRIED)) + " |")
     for layer in range(0, n_layers + 1, 2):
         cells = [ranks(*(unit(means[:PAIRS, layer]) for means in (queries, documents)))]
-        cells += [found(layer, n, slice(PAIRS)) for n in TRIED]
+        cells += [places(layer, n, slice(PAIRS)) for n in TRIED]
         print(f"| {layer} |", " | ".join(map(recall, cells)), "|")
     layer = meaning_layer(n_layers)
     for size in (100, 200, 400):
         parts = [slice(start, start + size) for start in range(0, PAIRS - size + 1, size)]
-        shares = {share: np.concatenate([found(layer, int(share * size) - 1, p) for p in parts]) for share in SHARES}
+        shares = {share: np.concatenate([places(layer, int(share * size) - 1, p) for p in parts]) for share in SHARES}
         print(f"of {size}:", ", ".join(f"{share:.0%} as components {recall(shares[share])}" for share in shares))
     texts, report = list(zip(*pairs[PAIRS:], strict=True)), slice(PAIRS, None)
     words = [[set(split_words(text)) for text in side] for side in texts]
     differ = np.array([len(a & b) <= 0.3 * len(a | b) for a, b in zip(*words, strict=True)])
     ways = {"last layer, as it is": ranks(*(unit(means[report, -1]) for means in (queries, documents)))}
-    ways[f"layer {layer}, whitened"] = found(layer, 0, report)
+    ways[f"layer {layer}, whitened"] = places(layer, 0, report)
     for kind, made in {"words": {}, "2 to 5 characters": {"analyzer": "char_wb", "ngram_range": (2, 5)}}.items():
         index = TfidfVectorizer(sublinear_tf=True, **made).fit(texts[1])
         ways[f"TF-IDF of {kind}"] = ranks(*(index.transform(side).toarray() for side in texts))
     few = f"of the {differ.sum()} that share at most 3 of 10 words"
     print(f"| reported on {PAIRS} | recall@1 / @10 | {few} |\n|---|---|---|")
-    for way, places in ways.items():
-        print(f"| {way} | {recall(places)} | {recall(places[differ])} |")
+    for way, others in ways.items():
+        print(f"| {way} | {recall(others)} | {recall(others[differ])} |")
 
 
 def read_states(model, encoded: list[list[int]]) -> np.ndarray:

@@ -20,6 +20,7 @@ and a document of the last shard is read by its id.
 """
 
 import argparse
+import contextlib
 import gzip
 import json
 import shutil
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +234,22 @@ def write_score_shards(folder: Path, millions: int) -> None:
         parquet.write_table(table, folder / f"{number:05d}.parquet", row_group_size=1_000)
 
 
+@contextlib.contextmanager
+def made_shards(millions: int) -> Iterator[Path]:
+    """A folder of that many million made-up scores, gone afterwards with what is beside it."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "scores"
+        folder.mkdir()
+        write_score_shards(folder, millions)
+        yield folder
+
+
+def run_on(folder: Path, option: str) -> dict:
+    """What this benchmark gives with an option for a folder, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.streaming", option, str(folder)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 def select_from(folder: Path) -> dict:
     """Select a thousandth of the tokens in score shards with their neighbours: seconds, MB, and the summary."""
     from ifguide.config.schema import StudyConfig
@@ -274,19 +292,16 @@ def open_from(folder: Path) -> dict:
 
 def most_resident() -> float:
     """MB of this process at most, with what was imported; `ru_maxrss` is the parent's where that had more."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+    from ifguide.storage.peak_memory import read_peak
+
+    return read_peak()["host"] / 2**20
 
 
 def measure_opening(millions: int) -> None:
     """Print what opening score shards takes, of ten million tokens and of more."""
     for count in (10, millions):
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / "scores"
-            folder.mkdir()
-            write_score_shards(folder, count)
-            command = [sys.executable, "-m", "benchmarks.streaming", "--open-from", str(folder)]
-            made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        with made_shards(count) as folder:
+            made = run_on(folder, "--open-from")
         print(
             "{n_tokens:,} tokens: read in {read:.0f} s, opened in {seconds:.0f} s, {MB:.0f} MB of its own,"
             " {resident:.0f} MB resident; a sample of {documents:,} documents, {sampled:,} tokens; the study takes"
@@ -319,13 +334,9 @@ def measure_shards(millions: int) -> None:
     from ifguide.selection.index.chunks import Chunks
 
     for count in (10, millions):
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / "scores"
-            folder.mkdir()
-            write_score_shards(folder, count)
+        with made_shards(count) as folder:
             size = sum(file.stat().st_size for file in folder.iterdir()) / 1e9
-            command = [sys.executable, "-m", "benchmarks.streaming", "--select-from", str(folder)]
-            made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            made = run_on(folder, "--select-from")
             same = f"; the tokens of plain NumPy: {same_by_numpy(folder)}" if count == 10 else ""
             print(
                 f"{made['n_tokens']:,} tokens, {size:.2f} GB: {made['seconds']:.0f} s,"

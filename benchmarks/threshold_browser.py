@@ -47,13 +47,13 @@ const find = () => {
   }
 };
 window.shown = () => new Promise((resolve) => {
-  const look = () => {
+  const check = () => {
     const root = find();
     const settled = root && !root.classList.contains("preview");
     if (settled && root.querySelector(".status").textContent.startsWith("Exact")) resolve(performance.now());
-    else ask(look);
+    else ask(check);
   };
-  look();
+  check();
 });
 """
 
@@ -116,12 +116,12 @@ def browser_rows(root: Path, n_tokens: int) -> list[tuple[str, str, str, float]]
 MAP_FRAME, MAP_BOX = 33, 200
 N_TURNS, N_BOXES = 10, 20
 _LISTED = """(before) => new Promise((resolve) => {
-  const look = () => {
+  const check = () => {
     const text = document.querySelector('[data-testid="stMain"]').innerText.match(/–\\d+ of ([\\d,]+) documents/)?.[1];
-    if (text && text !== before) resolve([text, performance.now() - window.released]); else ask(look);
+    if (text && text !== before) resolve([text, performance.now() - window.released]); else ask(check);
   };
   const ask = requestAnimationFrame;
-  look();
+  check();
 })"""
 
 

@@ -116,7 +116,7 @@ loaded = frame.open_page("Overview")
 with layout.guard():
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         about = "Training documents that teach this model to be toxic, and the model without them."
-        others = "Training documents, by others' scores." if loaded.whole == "all" else "A sample of shards of scores."
+        others = "A sample of shards of scores." if loaded.is_sample else "Training documents, by others' scores."
         st.caption(about if loaded.study.units("model") else others, width="content")
         loaded = ask_judge(loaded)
     states = stage_states(loaded.study)

@@ -260,10 +260,11 @@ def run(
         from ifguide.study.pipeline import run_study
 
         run_study(study, until=until, force=force, progress=progress, unchecked=no_fit_check)
-        if not until and not launched_together() and study.units("scores"):
-            _explain_best(study, progress)
-        if not until and not launched_together() and study.units("model"):
-            _draw_map(study, progress)
+        if not until and not launched_together():
+            if study.units("scores"):
+                _explain_best(study, progress)
+            if study.units("model"):
+                _draw_map(study, progress)
     return status(name)
 
 

@@ -7,6 +7,7 @@ token t + 1, and goes to that token; a score of a document goes to all its token
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -128,23 +129,15 @@ def open_scores(
     path, source = (str(Path(given).absolute()) if Path(given).exists() else given for given in (corpus.path, source))
     first = next(read_rows(path), None)
     field = TOKENS if first and has_field(first, TOKENS) else corpus.text_field
-    config = StudyConfig(
-        description=f"Scores of {'tokens' if scores.by_token else 'documents'} by {scores.tool}.",
-        model=ModelConfig(source=source, mode="asis"),
-        corpus=replace(corpus, path=path, text_field=field),
-        scores=ScoresConfig(own_loss=False, probe=False, combined=False, pooling=0.0),
-        imported={scores.tool: ImportedConfig(path=f"{INPUTS}/{scores.tool}.npy")},
-        selection=SelectionConfig(attribution=scores.tool, controls=()),
-    )
-    draft = Draft(cache)
-    try:
-        study = Study.create(Draft.NAME, config, draft.folder)
+    described = f"Scores of {'tokens' if scores.by_token else 'documents'} by {scores.tool}."
+    given = replace(corpus, path=path, text_field=field)
+    config = _configure(described, source, given, scores.tool, f"{INPUTS}/{scores.tool}.npy")
+
+    def place(study: Study) -> None:
         build(study, [Unit("corpus")], progress=progress)
         _place_scores(scores, study, sign)
-        run_study(study, progress=progress)
-        return Study.open(name, draft.finish(name).parent)
-    finally:
-        draft.discard()
+
+    return _make(name, config, place, cache, progress)
 
 
 def open_shards(
@@ -164,22 +157,35 @@ def open_shards(
     reader, report = load_tokenizer(source), report_part(progress, "shards") if progress else lambda done, total: None
     sample, sketch = shard_sample.sample_shards(folder, treatment, report)
     sample = [document for document in sample if str(reader.decode(document.token_ids)).strip()]  # others are none
-    whole, path = (
-        f"{sketch.n_documents:,} documents, {sketch.n_tokens:,} tokens",
-        f"{shard_sample.PLACE}/sample.parquet",
-    )
-    config = StudyConfig(
-        description=f"A sample of the {whole}, in {len(sketch.files):,} shards of {sketch.folder}.",
-        model=ModelConfig(source=source, mode="asis"),
-        corpus=CorpusConfig(path=path, text_field=TOKENS, id_field="document_id", source_field="source"),
+    whole = f"{sketch.n_documents:,} documents, {sketch.n_tokens:,} tokens"
+    described = f"A sample of the {whole}, in {len(sketch.files):,} shards of {sketch.folder}."
+    path = f"{shard_sample.PLACE}/sample.parquet"
+    corpus = CorpusConfig(path=path, text_field=TOKENS, id_field="document_id", source_field="source")
+    config = _configure(described, source, corpus, shard_sample.KIND, path)
+    return _make(name, config, lambda study: shard_sample.save_sample(sample, sketch, study.root), cache, progress)
+
+
+def _configure(description: str, tokenizer: str, corpus: CorpusConfig, kind: str, scores: str) -> StudyConfig:
+    """The settings of a study whose only scores are imported from a file, as a kind."""
+    return StudyConfig(
+        description=description,
+        model=ModelConfig(source=tokenizer, mode="asis"),
+        corpus=corpus,
         scores=ScoresConfig(own_loss=False, probe=False, combined=False, pooling=0.0),
-        imported={shard_sample.KIND: ImportedConfig(path=path)},
-        selection=SelectionConfig(attribution=shard_sample.KIND, controls=()),
+        imported={kind: ImportedConfig(path=scores)},
+        selection=SelectionConfig(attribution=kind, controls=()),
     )
+
+
+def _make(
+    name: str, config: StudyConfig, place: Callable[[Study], None], cache: Path | None, progress: Progress | None
+) -> Study:
+    """A study whose files `place` writes before it is run; none is left if that fails."""
     draft = Draft(cache)
     try:
-        shard_sample.save_sample(sample, sketch, draft.root)
-        run_study(Study.create(Draft.NAME, config, draft.folder), progress=progress)
+        study = Study.create(Draft.NAME, config, draft.folder)
+        place(study)
+        run_study(study, progress=progress)
         return Study.open(name, draft.finish(name).parent)
     finally:
         draft.discard()

@@ -81,13 +81,12 @@ def note_no_model(loaded: Loaded, stage: str = "model") -> bool:
     """Whether the study has scores of others alone, and so nothing of this stage, which the reader is told."""
     if missing := not loaded.study.units(stage):
         note = NO_MODEL
-        if loaded.whole != "all":
-            sketch, held = loaded.sketch(), count(loaded.corpus().n_documents)
-            about = (
-                f" of the {count(sketch.n_documents)} documents in shards of {plain(sketch.folder)}" if sketch else ""
-            )
-            note = f"is a sample: it holds {held}{about}, and no model. Numbers here are of the sample, except where"
-            note += " they name all shards"
+        if loaded.is_sample:
+            held = count(loaded.corpus().n_documents)
+            if sketch := loaded.sketch():
+                held += f" of the {count(sketch.n_documents)} documents in shards of {plain(sketch.folder)}"
+            note = f"is a sample: it holds {held}, and no model. Numbers here are of the sample, except where they name"
+            note += " all shards"
         st.info(f"“{plain(loaded.name)}” {note}.", icon=":material/info:")
     return missing
 

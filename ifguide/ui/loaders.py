@@ -86,14 +86,19 @@ class Loaded:
         return shard_sample.read_sketch(self.study)
 
     @property
+    def is_sample(self) -> bool:
+        """Whether the documents are a sample of shards."""
+        return shard_sample.is_sample(self.study)
+
+    @property
     def whole(self) -> str:
         """What counts of tokens and documents are shares of."""
-        return "the sample" if shard_sample.is_sample(self.study) else "all"
+        return "the sample" if self.is_sample else "all"
 
     @property
     def sampled(self) -> str:
         """What follows a number of the sample."""
-        return " in the sample" if self.whole != "all" else ""
+        return " in the sample" if self.is_sample else ""
 
     @remembered(4)
     def source_names(self) -> list[str]:

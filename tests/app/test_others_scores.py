@@ -8,11 +8,10 @@ import pytest
 from ifguide.config.schema import CorpusConfig
 from ifguide.study.peer_scores import open_scores
 from ifguide.study.reading import Study
-from ifguide.study.sharing import shard_sample
 from ifguide.study.sharing.shard_sample import read_sketch
 from tests.app.conftest import shown_text
 from tests.study.test_peer_scores import write_bergson
-from tests.study.test_shard_sample import open_sample, write_shards
+from tests.study.test_shard_sample import open_few
 from tests.tiny_study import DOCUMENTS
 from tests.tiny_tokenizers import tiny_tokenizer
 
@@ -54,12 +53,7 @@ def test_the_overview_leads_to_what_can_be_read(open_app, cache):
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sampled")
-    write_shards(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"PER_BUCKET": 20, "BEST": 30, "EXACT": 200}.items():
-            patch.setattr(shard_sample, name, value)
-        return open_sample(folder)
+    return open_few(tmp_path_factory.mktemp("sampled"))
 
 
 @pytest.mark.parametrize("page", ["overview", "documents", "threshold", "compare", "queries"])

@@ -3,22 +3,17 @@
 import numpy as np
 import pytest
 
-from ifguide.study.sharing import shard_sample
-from ifguide.study.sharing.shard_sample import read_sketch
+from ifguide.study.sharing.shard_sample import EXACT, read_sketch
 from tests.browser.conftest import needs_browser
 from tests.browser.running_app import FORKING, serve_app
 from tests.browser.test_threshold import above, drag, figure, settle, visit, whole
-from tests.study.test_shard_sample import open_sample, write_shards
+from tests.study.test_shard_sample import open_few
 
 pytestmark = needs_browser
 
 
 def test_a_sample_of_shards_shows_the_count_of_all_of_them_while_the_handle_moves(page, tmp_path):
-    write_shards(tmp_path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_sample, "PER_BUCKET", 20)
-        patch.setattr(shard_sample, "BEST", 30)
-        study = open_sample(tmp_path)
+    study = open_few(tmp_path, exact=EXACT)
     sketch, scores = read_sketch(study), np.sort(study.scores("shards"))
     with serve_app(tmp_path / "cache", FORKING) as address:
         visit(page, f"{address}/threshold?study=sampled&above=40")

@@ -45,15 +45,19 @@ def open_sample(folder, name="sampled"):
     return open_shards(name, folder / "scores", str(folder / "tokenizer"), POOLED, cache=folder / "cache")
 
 
+def open_few(folder, exact=200):
+    """A study of shards written to a folder, sampled as if they were too many to be read whole."""
+    write_shards(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"PER_BUCKET": 20, "BEST": 30, "EXACT": exact}.items():
+            patch.setattr(shard_sample, name, value)
+        return open_sample(folder)
+
+
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     """A study of shards that are few enough to be read whole, sampled as if they were not."""
-    folder = tmp_path_factory.mktemp("shards")
-    write_shards(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"PER_BUCKET": 20, "BEST": 30, "EXACT": 200}.items():
-            patch.setattr(shard_sample, name, value)
-        return open_sample(folder)
+    return open_few(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture(scope="module")

@@ -264,7 +264,6 @@ function makeMap(root, component) {
     canvas.height = Math.round(height * ratio);
     image = context.createImageData(canvas.width, canvas.height);
     pixels = new Uint32Array(image.data.buffer);
-    later();
   }
   new ResizeObserver(() => { layOut(); if (state.view) paint(); }).observe(canvas);
 
